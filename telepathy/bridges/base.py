@@ -1,0 +1,147 @@
+"""What every bridge is: its configuration, its scale, how it is saved and found again by name."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from telepathy.errors import TelepathyError
+from telepathy.files import atomic_path, read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeConfig:
+    """Shape of a bridge.
+
+    Attributes:
+        architecture: registered name of the class.
+        soft_tokens: ``k``, number of vectors handed to the receiver.
+        sender_width: width of the sender's states.
+        receiver_width: width of the receiver's input embeddings.
+        width: inner width; 0 means the receiver's width (as published).
+        depth: number of attention blocks.
+        heads: attention heads; must divide the inner width.
+        input_norm: normalise sender states, whose scale varies by orders of magnitude over positions.
+        query_std: standard deviation of the learned queries at the start (published: 0.02).
+        mean_residual: add the mean sender state to every query.
+        self_attention: let soft tokens attend to each other in each block (published: yes).
+        skip_first: do not read the first position, where models park attention with a massive state.
+    """
+
+    architecture: str
+    soft_tokens: int
+    sender_width: int
+    receiver_width: int
+    width: int = 256
+    depth: int = 2
+    heads: int = 4
+    input_norm: bool = True
+    query_std: float = 1.0
+    mean_residual: bool = True
+    self_attention: bool = False
+    skip_first: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("soft_tokens", "sender_width", "receiver_width", "depth", "heads"):
+            if getattr(self, name) < 1:
+                raise TelepathyError(f"A bridge needs {name} of 1 at least, not {getattr(self, name)}.")
+        if self.inner_width % self.heads:
+            raise TelepathyError(f"A bridge of width {self.inner_width} cannot have {self.heads} heads: it must divide.")
+
+    @property
+    def inner_width(self) -> int:
+        """The inner width with 0 resolved."""
+        return self.width or self.receiver_width
+
+
+class Bridge(nn.Module):
+    """Base of all bridges.
+
+    A subclass maps sender states ``[batch, tokens, d_sender]`` and their mask ``[batch, tokens]``
+    to raw vectors ``[batch, k, d_receiver]`` in ``raw_tokens``; this class gives them the size of
+    the receiver's own embeddings.
+    """
+
+    embedding_rms: Tensor
+
+    def __init__(self, config: BridgeConfig):
+        super().__init__()
+        self.config = config
+        self.register_buffer("embedding_rms", torch.ones(()))
+
+    def raw_tokens(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Map states to ``[batch, k, d_receiver]``; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it makes soft tokens.")
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return soft tokens.
+
+        Args:
+            states: sender states ``[batch, tokens, d_sender]``, any float type.
+            mask: true at real tokens, ``[batch, tokens]``.
+
+        Returns:
+            Soft tokens ``[batch, k, d_receiver]`` in float32, each with the root mean square of a
+            typical receiver embedding (a receiver ignores or chokes on vectors of another size).
+        """
+        if self.config.skip_first:
+            states, mask = states[:, 1:], mask[:, 1:]
+        raw = self.raw_tokens(states.float(), mask)
+        return self.embedding_rms * raw * torch.rsqrt(raw.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    @torch.no_grad()
+    def match_embeddings(self, embeddings: Tensor) -> None:
+        """Take the size of soft tokens from the receiver's input embeddings ``[vocabulary, d_receiver]`` (median RMS)."""
+        sample = embeddings[:: max(1, len(embeddings) // 8192)].float()
+        self.embedding_rms.fill_(sample.pow(2).mean(-1).sqrt().median().item())
+
+    def save_pretrained(self, folder: str | Path, **about: Any) -> None:
+        """Write ``model.safetensors`` and ``config.json`` (shape, and whatever ``about`` holds)."""
+        with atomic_path(folder) as partial:
+            partial.mkdir(parents=True)
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, partial / "model.safetensors")
+            write_json(partial / "config.json", {"bridge": asdict(self.config), **about})
+
+
+_ARCHITECTURES: dict[str, type[Bridge]] = {}
+
+
+def register(name: str) -> Callable[[type[Bridge]], type[Bridge]]:
+    """Class decorator: make a bridge known under ``name``, the key ``architecture`` in config.yaml."""
+
+    def remember(cls: type[Bridge]) -> type[Bridge]:
+        _ARCHITECTURES[name] = cls
+        return cls
+
+    return remember
+
+
+def build_bridge(config: BridgeConfig) -> Bridge:
+    """Build an untrained bridge.
+
+    Raises:
+        TelepathyError: if no bridge is registered under the configuration's name.
+    """
+    if config.architecture not in _ARCHITECTURES:
+        known = ", ".join(sorted(_ARCHITECTURES))
+        raise TelepathyError(f"There is no bridge architecture {config.architecture!r}: choose one of {known}.")
+    return _ARCHITECTURES[config.architecture](config)
+
+
+def load_bridge(folder: str | Path) -> tuple[Bridge, dict[str, Any]]:
+    """Load a bridge and what its ``config.json`` says about it (safetensors only).
+
+    Raises:
+        TelepathyError: if the folder has no configuration or no weights.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise TelepathyError(f"{folder} holds no trained bridge (config.json and model.safetensors).")
+    about = read_json(folder / "config.json")
+    bridge = build_bridge(BridgeConfig(**about.pop("bridge")))
+    bridge.load_state_dict(load_file(folder / "model.safetensors"))
+    return bridge.eval(), about

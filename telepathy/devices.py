@@ -1,0 +1,84 @@
+"""Where and in which precision to compute, the same way every time."""
+
+import os
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from telepathy.errors import TelepathyError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A device and the precision in which frozen models run on it."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def describe(self) -> dict[str, str | int]:
+        """Name the hardware for provenance."""
+        if self.device.type == "cuda":
+            hardware = torch.cuda.get_device_name(self.device)
+        else:
+            hardware = torch.cpu.get_capabilities().get("cpu_name") or "cpu"
+        return {
+            "device": self.device.type,
+            "hardware": str(hardware),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
+    """Choose a device and a precision.
+
+    ``auto`` takes a CUDA device if there is one. In bfloat16 a CPU without bf16 instructions is
+    slower than in float32, so ``auto`` takes bfloat16 only where the hardware has it.
+
+    Raises:
+        TelepathyError: if ``cuda`` is asked for and absent, or a name is unknown.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise TelepathyError(f"Unknown device {device!r}: choose auto, cpu or cuda.")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise TelepathyError(f"Unknown dtype {dtype!r}: choose auto, {' or '.join(DTYPES)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TelepathyError("The device cuda was asked for, but PyTorch sees none: set device: auto in config.yaml.")
+    cuda = device != "cpu" and torch.cuda.is_available()
+    chosen = DTYPES[dtype] if dtype != "auto" else _fast_dtype(cuda)
+    return Compute(device=torch.device("cuda" if cuda else "cpu"), dtype=chosen)
+
+
+def _fast_dtype(cuda: bool) -> torch.dtype:
+    if cuda:
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, and demand deterministic algorithms."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+
+
+def use_threads(threads: int) -> None:
+    """Use this many CPU threads; part of a run's identity, since sums are split by thread."""
+    torch.set_num_threads(max(1, threads))
+
+
+def peak_memory_mb(compute: Compute) -> float:
+    """Peak memory in MiB: the CUDA allocator's peak, or this process's peak resident set."""
+    if compute.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(compute.device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,168 @@
+"""Encode a task with the sender once and keep its hidden states in memory-mapped files.
+
+A store is a folder a split: ``layer<i>.npy`` holds the states of all tokens of all examples, one
+after another, ``[tokens, d]`` in bfloat16 (as uint16 bits, which NumPy can map); ``offsets.npy``
+says where each example begins, ``[examples + 1]``; ``pooled.safetensors`` holds the mean and last
+state of an example, ``[examples, d]``, of layers that only probes read. ``index.json`` says what
+was encoded and holds the sha256 of every file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.lib.format import open_memmap
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from telepathy.errors import TelepathyError
+from telepathy.files import atomic_path, read_json, sha256_of, write_json
+from telepathy.models.loading import LanguageModel, hidden_states, pad
+from telepathy.tasks.prompts import prompt_ids
+from telepathy.tasks.spec import Task
+
+BATCH_TOKENS = 4096
+
+
+def encode_task(
+    sender: LanguageModel,
+    task: Task,
+    splits: dict[str, pd.DataFrame],
+    target: str | Path,
+    layers: Sequence[int],
+    pooled_layers: Sequence[int] = (),
+) -> None:
+    """Write the feature store of one task.
+
+    Args:
+        sender: frozen causal LM of width ``d``.
+        task: gives the prompt and its truncation.
+        splits: name and examples of every split.
+        target: folder to make.
+        layers: hidden-state indices kept for every token.
+        pooled_layers: hidden-state indices kept as mean and last state only.
+    """
+    with atomic_path(target) as partial:
+        index = {
+            "model": sender.name,
+            "source": sender.source,
+            "dtype": str(sender.compute.dtype).removeprefix("torch."),
+            "task": task.name,
+            "prompt": task.prompt_hash,
+            "max_tokens": task.max_tokens,
+            "layers": sorted(set(layers)),
+            "pooled_layers": sorted(set(pooled_layers)),
+            "splits": {},
+        }
+        for split, frame in splits.items():
+            folder = partial / split
+            folder.mkdir(parents=True)
+            rows = [prompt_ids(sender, task, example) for example in frame.to_dict("records")]
+            _encode_split(sender, rows, folder, index["layers"], index["pooled_layers"])
+            index["splits"][split] = {
+                "examples": len(rows),
+                "tokens": sum(map(len, rows)),
+                "files": {file.name: sha256_of(file) for file in sorted(folder.iterdir())},
+            }
+        write_json(partial / "index.json", index)
+
+
+def _encode_split(
+    sender: LanguageModel, rows: list[list[int]], folder: Path, layers: list[int], pooled_layers: list[int]
+) -> None:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    shape = (int(offsets[-1]), sender.width)
+    stores = {layer: open_memmap(folder / f"layer{layer}.npy", "w+", np.uint16, shape) for layer in layers}
+    pooled = {
+        f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width) for layer in pooled_layers for kind in ("mean", "last")
+    }
+    for batch in tqdm(length_batches([len(row) for row in rows], BATCH_TOKENS), desc=folder.name, mininterval=5):
+        ids, mask = pad([rows[row] for row in batch], sender.pad_id)
+        ids, mask = ids.to(sender.compute.device), mask.to(sender.compute.device)
+        with torch.inference_mode():
+            states = hidden_states(sender, ids, mask, sorted({*layers, *pooled_layers}))
+        for place, row in enumerate(batch):
+            length = len(rows[row])
+            for layer, store in stores.items():
+                bits = states[layer][place, :length].to(torch.bfloat16).cpu().view(torch.uint16)
+                store[offsets[row] : offsets[row + 1]] = bits.numpy()
+            for layer in pooled_layers:
+                kept = states[layer][place, :length].float().cpu()
+                # The first position is the attention sink: its huge state says nothing of the text.
+                pooled[f"layer{layer}.mean"][row] = kept[1:].mean(0)
+                pooled[f"layer{layer}.last"][row] = kept[-1]
+    for store in stores.values():
+        store.flush()
+    np.save(folder / "offsets.npy", offsets)
+    save_file(pooled, folder / "pooled.safetensors")
+
+
+def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Group examples of like length so that a padded batch has at most ``tokens`` places."""
+    batches: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batches[-1] and lengths[row] * (len(batches[-1]) + 1) > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+class FeatureStore:
+    """One split of a feature store, opened for reading.
+
+    Raises:
+        TelepathyError: if a file is missing, changed since it was written, or was made with another prompt.
+    """
+
+    def __init__(self, folder: str | Path, split: str, task: Task):
+        self.folder, self.split = Path(folder) / split, split
+        self.index = read_json(Path(folder) / "index.json")
+        if self.index["prompt"] != task.prompt_hash:
+            raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
+        for name, expected in self.index["splits"][split]["files"].items():
+            if not (self.folder / name).is_file() or sha256_of(self.folder / name) != expected:
+                raise TelepathyError(f"{self.folder / name} is damaged (its sha256 changed): delete {folder} to encode anew.")
+        self.offsets = np.load(self.folder / "offsets.npy")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def pooled(self, layer: int, kind: str) -> np.ndarray:
+        """Return the ``mean`` or ``last`` state of every example, ``[examples, d]`` float32."""
+        return load_file(self.folder / "pooled.safetensors")[f"layer{layer}.{kind}"].numpy()
+
+    def layer(self, layer: int) -> "LayerStates":
+        """Open the states of one layer."""
+        path = self.folder / f"layer{layer}.npy"
+        if not path.is_file():
+            kept = ", ".join(map(str, self.index["layers"]))
+            raise TelepathyError(f"{self.folder.parent} holds no layer {layer}: it holds {kept}.")
+        return LayerStates(np.load(path, mmap_mode="r"), self.offsets)
+
+
+class LayerStates:
+    """Sender states of one layer, ragged over examples."""
+
+    def __init__(self, bits: np.ndarray, offsets: np.ndarray):
+        self.bits, self.offsets = bits, offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every example, ``[examples]``."""
+        return np.diff(self.offsets)
+
+    def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return states ``[batch, longest, d]`` in bfloat16, zero-padded, and the mask of real tokens ``[batch, longest]``."""
+        spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
+        longest = max(end - start for start, end in spans)
+        states = torch.zeros(len(rows), longest, self.bits.shape[1], dtype=torch.bfloat16)
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for row, (start, end) in enumerate(spans):
+            states[row, : end - start] = torch.from_numpy(self.bits[start:end].copy()).view(torch.bfloat16)
+            mask[row, : end - start] = True
+        return states, mask

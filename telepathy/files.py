@@ -1,0 +1,95 @@
+"""Writing files so that a reader never sees half of one, and hashing them."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from telepathy.errors import TelepathyError
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary sibling of ``target`` that takes its name only when the block succeeds.
+
+    Works for files and for folders (make the folder inside the block). A kill leaves at most a
+    hidden ``.partial`` sibling, never a short ``target``.
+
+    Raises:
+        TelepathyError: if the disk is full, naming the path and how much the file system has left.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        _flush(partial)
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise TelepathyError(
+            f"The disk is full: {target} could not be written ({free / 2**20:.0f} MiB are left there); "
+            "free some space and run the same command again."
+        ) from error
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the hexadecimal sha256 of one file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Return a 16-digit hash of anything that JSON can hold; key order does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys (the same bytes for the same value)."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read one JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write a frame as parquet without its index."""
+    with atomic_path(path) as partial:
+        frame.to_parquet(partial, index=False)
+
+
+def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write a frame as csv without its index."""
+    with atomic_path(path) as partial:
+        frame.to_csv(partial, index=False)

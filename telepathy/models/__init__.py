@@ -1,0 +1,1 @@
+"""Find, pin, verify and load language models."""

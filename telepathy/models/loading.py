@@ -1,0 +1,200 @@
+"""Load a frozen causal language model from its folder and read its hidden states."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from telepathy.devices import Compute
+from telepathy.errors import TelepathyError
+from telepathy.files import read_json
+
+
+@dataclass
+class LanguageModel:
+    """A frozen causal LM with its tokenizer.
+
+    Attributes:
+        name: the folder's name, the key of ``models`` in config.yaml.
+        source: what was fetched (revision or sha256), for provenance.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    compute: Compute
+    source: dict
+
+    @property
+    def width(self) -> int:
+        """Width ``d`` of the input embeddings."""
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer layers of the whole model."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence in tokens."""
+        config = self.model.config
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048))
+
+    @property
+    def bos_id(self) -> int:
+        """Token for the first position, where models park their attention.
+
+        A model without a BOS token gets its end-of-sequence token, which is what such models saw
+        between documents.
+        """
+        for candidate in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if candidate is not None:
+                return int(candidate)
+        raise TelepathyError(f"The tokenizer of {self.name} has neither a BOS nor an EOS token.")
+
+    @property
+    def pad_id(self) -> int:
+        """Token for padded places; always masked, so any valid id serves."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self.bos_id
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Tokens that end a generation."""
+        eos = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        eos = eos if eos is not None else self.tokenizer.eos_token_id
+        return [] if eos is None else list(eos) if isinstance(eos, list | tuple) else [int(eos)]
+
+    def token_ids(self, text: str) -> list[int]:
+        """Tokenise without any special token: callers place the BOS themselves."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return input embeddings ``[..., d]``, scaled as the model scales them."""
+        return self.model.get_input_embeddings()(ids)
+
+
+def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
+    """Load a model folder made by `telepathy.models.sources.fetch_model`, frozen and in eval mode.
+
+    Only safetensors are read and no code of the folder is run.
+
+    Raises:
+        TelepathyError: if the folder has no configuration or no safetensors weights.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise TelepathyError(
+            f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
+        )
+    transformers_logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=compute.dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        attn_implementation="sdpa",
+    )
+    model.to(compute.device).eval().requires_grad_(False)
+    # logits_to_keep hands the head a strided slice, on which oneDNN's bf16 matmul takes seconds.
+    model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (args[0].contiguous(),))
+    source = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
+    return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def layer_index(layer: float, depth: int) -> int:
+    """Turn a layer setting into an index of the hidden states.
+
+    Args:
+        layer: an integer index (0 is the embedding, ``depth`` the last layer), or a fraction of the
+            depth strictly between 0 and 1.
+        depth: number of transformer layers.
+
+    Raises:
+        TelepathyError: if there is no such layer.
+    """
+    index = round(layer * depth) if 0 < layer < 1 else int(layer)
+    if not 0 <= index <= depth or (layer >= 1 and index != layer):
+        raise TelepathyError(f"There is no layer {layer}: give 0 to {depth}, or a fraction between 0 and 1.")
+    return index
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Find the list of transformer layers in a causal LM of any family."""
+    depth = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise TelepathyError(f"No list of {depth} layers was found in {type(model).__name__}.")
+
+
+class _StopForward(Exception):
+    """Raised inside a forward pass once the last wanted layer has answered."""
+
+
+def hidden_states(lm: LanguageModel, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Run the model up to the last wanted layer and return its residual streams.
+
+    No head, no final norm and no later layer is computed: the states are those that
+    ``output_hidden_states`` would give at these indices (index ``i`` is the output of layer ``i``,
+    0 the embedding), except that the last layer's is taken before the final norm.
+
+    Args:
+        ids: token ids, ``[batch, positions]``.
+        mask: 1 at real tokens, ``[batch, positions]``.
+        layers: indices between 0 and the model's depth.
+
+    Returns:
+        For every index a tensor ``[batch, positions, d]``.
+    """
+    found: dict[int, Tensor] = {}
+    last = max(layers)
+    stack = decoder_layers(lm.model)
+
+    def keep(index: int):
+        def hook(_module, _args, output):
+            found[index] = output[0] if isinstance(output, tuple) else output
+            if index == last:
+                raise _StopForward
+
+        return hook
+
+    def keep_input(_module, args, kwargs):
+        found[0] = args[0] if args else kwargs["hidden_states"]
+        if last == 0:
+            raise _StopForward
+
+    hooks = [stack[index - 1].register_forward_hook(keep(index)) for index in sorted(set(layers)) if index > 0]
+    if 0 in layers:
+        hooks.append(stack[0].register_forward_pre_hook(keep_input, with_kwargs=True))
+    try:
+        lm.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    except _StopForward:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def pad(rows: Sequence[Sequence[int]], fill: int, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Pad token rows to one length.
+
+    Returns:
+        ids and mask, both ``[batch, longest]`` of int64; the mask is 1 at real tokens.
+    """
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), fill, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        place = slice(longest - len(tokens), None) if side == "left" else slice(0, len(tokens))
+        ids[row, place] = torch.tensor(tokens, dtype=torch.long)
+        mask[row, place] = 1
+    return ids, mask

@@ -1,0 +1,1 @@
+"""One scorer for every method: label log-likelihood, and generation with answer extraction."""

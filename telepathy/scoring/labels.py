@@ -1,0 +1,131 @@
+"""Score labels as continuations of a prefix, whole verbalisers against one shared prefix."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telepathy.errors import TelepathyError
+from telepathy.models.loading import LanguageModel, pad
+from telepathy.tasks.spec import Task
+
+ROWS = 256
+"""Most rows (examples times labels) of one forward pass over label tails: bounds memory."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a task as token rows of one receiver.
+
+    Attributes:
+        names: label names, in the task's order.
+        tokens: the tokens of each verbaliser with its leading space, as they follow the primer.
+    """
+
+    names: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, lm: LanguageModel, task: Task) -> "LabelSet":
+        """Tokenise a task's verbalisers for one model.
+
+        Raises:
+            TelepathyError: if a verbaliser has no token, or two have the same tokens.
+        """
+        tokens = tuple(tuple(continuation_ids(lm, task.primer, label.verbaliser)) for label in task.labels)
+        for label, row in zip(task.labels, tokens):
+            if not row or tokens.count(row) > 1:
+                what = "no token" if not row else "the same tokens as another label"
+                raise TelepathyError(f"The label {label.name} of task {task.name} has {what} in the tokenizer of {lm.name}.")
+        return cls(tuple(task.label_names), tokens)
+
+
+def continuation_ids(lm: LanguageModel, context: str, text: str) -> list[int]:
+    """Tokenise ``" " + text`` as it stands after ``context``.
+
+    Tokenised together and the context's tokens taken off, so that tokenizers that put a space
+    before the first word (SentencePiece) give the same tokens as in running text. Where a
+    tokenizer merges across the boundary, the text is tokenised on its own.
+    """
+    alone = lm.token_ids(context)
+    together = lm.token_ids(f"{context} {text.strip()}")
+    if together[: len(alone)] == alone:
+        return together[len(alone) :]
+    return lm.token_ids(f" {text.strip()}")
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position of every token under left padding, ``[batch, positions]``."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+@torch.inference_mode()
+def label_log_likelihoods(receiver: LanguageModel, prefix: Tensor, mask: Tensor, labels: LabelSet) -> Tensor:
+    """Score every label as the continuation of each prefix.
+
+    Sums log p over all tokens of a label's verbaliser, so labels may differ in length and share
+    first tokens (the ``acc`` rule of lm-evaluation-harness, Gao et al. 2021). The prefix is run
+    once; its key-value cache is shared by all labels, and logits are computed only where a label's
+    token is predicted.
+
+    Args:
+        receiver: frozen causal LM of width ``d``.
+        prefix: input embeddings ``[batch, positions, d]``, left-padded, first real position the BOS.
+        mask: 1 at real positions, ``[batch, positions]``.
+        labels: ``n`` verbalisers.
+
+    Returns:
+        Log-likelihoods in nats, ``[batch, n]``, float32, on the CPU.
+
+    Raises:
+        ValueError: if ``prefix`` is not as wide as the receiver, naming both widths.
+    """
+    if prefix.shape[-1] != receiver.width:
+        raise ValueError(f"The prefix is {prefix.shape[-1]} wide, but {receiver.name} takes {receiver.width}.")
+    several = max(map(len, labels.tokens)) > 1
+    out = receiver.model(
+        inputs_embeds=prefix.to(receiver.compute.dtype),
+        attention_mask=mask,
+        position_ids=positions_of(mask),
+        use_cache=several,
+        logits_to_keep=1,
+    )
+    first = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
+    scores = first[:, [row[0] for row in labels.tokens]]
+    if several:
+        scores = scores + _tails(receiver, mask, out.past_key_values, labels)
+    return scores.cpu()
+
+
+def _tails(receiver: LanguageModel, mask: Tensor, cache, labels: LabelSet) -> Tensor:
+    """Log-likelihood of every label's tokens after its first, ``[batch, n]``."""
+    batch = len(mask)
+    tails = torch.zeros(batch, len(labels.tokens), device=mask.device)
+    long = [index for index, row in enumerate(labels.tokens) if len(row) > 1]
+    step = max(1, ROWS // batch)
+    for start in range(0, len(long), step):
+        chunk = long[start : start + step]
+        ids, real = pad([labels.tokens[index] for index in chunk], receiver.pad_id)
+        ids, real = ids.to(mask.device).repeat(batch, 1), real.to(mask.device).repeat(batch, 1)
+        shared = copy.deepcopy(cache)
+        shared.batch_repeat_interleave(len(chunk))
+        seen = torch.cat([mask.repeat_interleave(len(chunk), 0), real[:, :-1].to(mask.dtype)], dim=1)
+        logits = receiver.model(
+            input_ids=ids[:, :-1],
+            attention_mask=seen,
+            position_ids=positions_of(seen)[:, mask.shape[1] :],
+            past_key_values=shared,
+            use_cache=True,
+        ).logits
+        log_p = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+        tails[:, chunk] = (log_p * real[:, 1:]).sum(-1).view(batch, len(chunk))
+    return tails
+
+
+def text_prefix(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Embed token rows, left-padded: prefix ``[batch, positions, d]`` and mask ``[batch, positions]``."""
+    ids, mask = pad(rows, lm.pad_id, side="left")
+    ids, mask = ids.to(lm.compute.device), mask.to(lm.compute.device)
+    return lm.embed(ids), mask

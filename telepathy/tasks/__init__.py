@@ -1,0 +1,1 @@
+"""Tasks as data: one YAML each, and what reads it."""

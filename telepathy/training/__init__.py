@@ -1,0 +1,1 @@
+"""One training loop for whatever learns: bridge, soft prompt, LoRA."""

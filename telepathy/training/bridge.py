@@ -1,0 +1,212 @@
+"""Train a bridge: the sender's cached states in, the frozen receiver's loss on the answer out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from telepathy.bridges import Bridge
+from telepathy.errors import TelepathyError
+from telepathy.features import LayerStates
+from telepathy.models.loading import LanguageModel, pad
+from telepathy.scoring.labels import LabelSet, continuation_ids, label_log_likelihoods
+from telepathy.tasks.spec import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverSide:
+    """How the receiver reads soft tokens.
+
+    Attributes:
+        primer_position: ``before`` or ``after`` the soft tokens.
+        bos: put the receiver's BOS first, where it parks its attention.
+    """
+
+    primer_position: str = "before"
+    bos: bool = True
+
+    def __post_init__(self) -> None:
+        if self.primer_position not in ("before", "after"):
+            raise TelepathyError(f"primer_position must be before or after, not {self.primer_position!r}.")
+
+
+def receiver_prefix(receiver: LanguageModel, task: Task, soft_tokens: Tensor, side: ReceiverSide) -> Tensor:
+    """Set BOS, primer and soft tokens in the receiver's order.
+
+    Args:
+        soft_tokens: ``[batch, k, d_receiver]``.
+
+    Returns:
+        Input embeddings ``[batch, positions, d_receiver]`` in the receiver's precision.
+    """
+    primer = receiver.token_ids(task.primer)
+    bos = [receiver.bos_id] if side.bos else []
+    rows = (bos + primer, []) if side.primer_position == "before" else (bos, primer)
+    parts = [_fixed(receiver, rows[0], len(soft_tokens)), soft_tokens, _fixed(receiver, rows[1], len(soft_tokens))]
+    return torch.cat([part.to(receiver.compute.dtype) for part in parts], dim=1)
+
+
+def _fixed(receiver: LanguageModel, ids: Sequence[int], batch: int) -> Tensor:
+    row = torch.tensor(list(ids), dtype=torch.long, device=receiver.compute.device)
+    return receiver.embed(row).detach().unsqueeze(0).expand(batch, -1, -1)
+
+
+def answer_rows(receiver: LanguageModel, task: Task, frame: pd.DataFrame) -> list[list[int]]:
+    """Tokens that the receiver should say for each example, end-of-sequence last for free answers."""
+    if task.kind == "number":
+        end = receiver.eos_ids[:1]
+        return [continuation_ids(receiver, task.primer, text) + end for text in frame["answer"]]
+    labels = LabelSet.of(receiver, task)
+    rows = dict(zip(labels.names, labels.tokens))
+    return [list(rows[name]) for name in frame["label"]]
+
+
+def answer_loss(
+    receiver: LanguageModel, prefix: Tensor, mask: Tensor, rows: Sequence[Sequence[int]], labels: LabelSet | None = None
+) -> Tensor:
+    """Mean over examples of the negative log-likelihood of the answer tokens.
+
+    Logits are computed at the answer's places only (a vocabulary may have 262,144 rows).
+
+    Args:
+        prefix: input embeddings ``[batch, positions, d]``, left-padded.
+        mask: 1 at real positions, ``[batch, positions]``.
+        rows: answer tokens of every example.
+        labels: if given, each token competes only with the tokens that some label has at that
+            place after the same beginning; otherwise with the whole vocabulary.
+    """
+    ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
+    embeds = torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1)
+    seen = torch.cat([mask, real[:, :-1]], dim=1)
+    logits = receiver.model(
+        inputs_embeds=embeds,
+        attention_mask=seen,
+        position_ids=(seen.long().cumsum(-1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=ids.shape[1],
+    ).logits.float()
+    if labels is not None:
+        logits = logits + _only_labels(rows, labels, logits)
+    losses = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
+    return (losses * real).sum() / len(rows)
+
+
+def _only_labels(rows: Sequence[Sequence[int]], labels: LabelSet, logits: Tensor) -> Tensor:
+    """Minus infinity wherever no label continues that way, ``[batch, places, vocabulary]``."""
+    barred = torch.full_like(logits, -torch.inf)
+    for row, answer in enumerate(rows):
+        for place in range(logits.shape[1]):
+            start = tuple(answer[:place])
+            allowed = {tokens[place] for tokens in labels.tokens if len(tokens) > place and tokens[:place] == start}
+            if place < len(answer) and allowed:
+                barred[row, place, list(allowed)] = 0.0
+            else:
+                barred[row, place] = 0.0
+    return barred
+
+
+class BridgeLearner:
+    """A bridge between a feature store and a frozen receiver, for `telepathy.training.loop.fit`."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        receiver: LanguageModel,
+        task: Task,
+        train: tuple[LayerStates, pd.DataFrame],
+        dev: tuple[LayerStates, pd.DataFrame],
+        side: ReceiverSide,
+        loss: str = "vocabulary",
+        diversity: float = 0.0,
+    ):
+        self.bridge, self.receiver, self.task, self.side, self.diversity = bridge, receiver, task, side, diversity
+        self.states, self.dev_states, self.dev = train[0], dev[0], dev[1]
+        self.answers = answer_rows(receiver, task, train[1])
+        self.dev_answers = answer_rows(receiver, task, dev[1])
+        self.labels = LabelSet.of(receiver, task) if task.labels else None
+        self.restrict = self.labels if loss == "labels" else None
+
+    @property
+    def trainable(self) -> nn.Module:
+        """The bridge."""
+        return self.bridge
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return len(self.answers)
+
+    @cached_property
+    def dev_batches(self) -> list[np.ndarray]:
+        """Rows of dev, like lengths together."""
+        order = np.argsort(self.dev_states.lengths(), kind="stable")
+        return np.array_split(order, max(1, len(order) // 64))
+
+    def soft_tokens(self, states: LayerStates, rows: Sequence[int]) -> Tensor:
+        """Soft tokens of some examples, ``[batch, k, d_receiver]``."""
+        batch, mask = states.batch(rows)
+        device = self.receiver.compute.device
+        return self.bridge(batch.to(device), mask.to(device))
+
+    def loss(self, rows: Sequence[int]) -> Tensor:
+        """Answer loss, plus the published penalty on soft tokens that resemble each other if asked for."""
+        soft = self.soft_tokens(self.states, rows)
+        prefix = receiver_prefix(self.receiver, self.task, soft, self.side)
+        mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+        loss = answer_loss(self.receiver, prefix, mask, [self.answers[row] for row in rows], self.restrict)
+        return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Dev accuracy and loss, and the collapse monitors."""
+        hits, losses, entropies, soft = [], [], [], []
+        for rows in self.dev_batches:
+            tokens = self.soft_tokens(self.dev_states, rows)
+            prefix = receiver_prefix(self.receiver, self.task, tokens, self.side)
+            mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+            answers = [self.dev_answers[row] for row in rows]
+            soft.append(tokens.float().cpu())
+            if self.labels is None:
+                losses.append(float(answer_loss(self.receiver, prefix, mask, answers)) * len(rows))
+                continue
+            scores = label_log_likelihoods(self.receiver, prefix, mask, self.labels)
+            gold = torch.tensor([self.labels.names.index(name) for name in self.dev["label"].iloc[rows]])
+            hits.append((scores.argmax(1) == gold).float())
+            losses.append(float(F.cross_entropy(scores, gold, reduction="sum")))
+            entropies.append(scores.softmax(1).mean(0))
+        metrics = {"loss": sum(losses) / len(self.dev)}
+        metrics["accuracy"] = float(torch.cat(hits).mean()) if hits else -metrics["loss"]
+        metrics["effective_rank"] = effective_rank(torch.cat(soft))
+        if entropies:
+            share = torch.stack(entropies).mean(0)
+            metrics["prediction_entropy"] = float(-(share * share.clamp(min=1e-9).log()).sum())
+        return metrics
+
+
+def mean_similarity(soft_tokens: Tensor) -> Tensor:
+    """Mean squared cosine between an example's soft tokens, off the diagonal."""
+    unit = F.normalize(soft_tokens.float(), dim=-1)
+    cosine = unit @ unit.transpose(1, 2)
+    k = cosine.shape[1]
+    return ((cosine**2).sum((1, 2)) - k).mean() / max(1, k * (k - 1))
+
+
+def effective_rank(soft_tokens: Tensor) -> float:
+    """Effective rank (Roy and Vetterli 2007) of all examples' soft tokens about their mean.
+
+    1 means that they differ along one direction only, 0 that they do not differ at all.
+
+    Args:
+        soft_tokens: ``[examples, k, d]``.
+    """
+    flat = soft_tokens.flatten(1)
+    singular = torch.linalg.svdvals(flat - flat.mean(0))
+    if singular.sum() < 1e-4 * flat.norm():
+        return 0.0
+    share = singular / singular.sum()
+    return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))

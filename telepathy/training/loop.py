@@ -1,0 +1,185 @@
+"""The loop: AdamW, warm-up then cosine, selection on dev, exact resume."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from telepathy.errors import TelepathyError
+from telepathy.files import fingerprint
+from telepathy.training.checkpoints import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How something is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: examples a step.
+        learning_rate: peak learning rate of AdamW.
+        warmup: share of the steps in which the rate rises linearly.
+        schedule: ``cosine`` falls to zero after the warm-up, ``constant`` stays.
+        weight_decay: AdamW's decoupled decay.
+        clip: largest gradient norm.
+        evaluations: how often dev is scored, evenly spread; the last is at the last step.
+        keep: ``best`` keeps the weights of the best dev accuracy, ``last`` those of the last step.
+        checkpoint_every: steps between checkpoints; 0 for none.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    evaluations: int = 4
+    keep: str = "best"
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "evaluations"):
+            if getattr(self, name) < 1:
+                raise TelepathyError(f"Training needs {name} of 1 at least, not {getattr(self, name)}.")
+        if not 0 <= self.warmup < 1:
+            raise TelepathyError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}.")
+        for name, allowed in (("schedule", ("cosine", "constant")), ("keep", ("best", "last"))):
+            if getattr(self, name) not in allowed:
+                raise TelepathyError(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}.")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of one step (0-based) as a share of the peak."""
+        rising = max(1, round(self.warmup * self.steps))
+        if step < rising:
+            return (step + 1) / rising
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.steps - rising)))
+
+    def evaluation_steps(self) -> set[int]:
+        """Steps (1-based) after which dev is scored."""
+        return {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
+
+
+class Learner(Protocol):
+    """What the loop needs of something that learns."""
+
+    @property
+    def trainable(self) -> nn.Module:
+        """Module whose parameters that require gradients are trained and kept."""
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+
+    def loss(self, rows: Sequence[int]) -> Tensor:
+        """Mean loss of a batch of training examples."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Dev metrics; ``accuracy`` (and ``loss`` to break ties) select the weights that are kept."""
+
+
+def batch_rows(examples: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Rows of one step's batch: a pure function of seed and step, so a resumed run sees the same data.
+
+    Every epoch is a fresh permutation; batches run on across epochs.
+    """
+    rows: list[int] = []
+    for place in range(step * batch_size, (step + 1) * batch_size):
+        epoch, offset = divmod(place, examples)
+        if not rows or offset == 0:
+            order = np.random.default_rng([seed, epoch]).permutation(examples)
+        rows.append(int(order[offset]))
+    return rows
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """Copy of the parameters that train and of all buffers that are saved."""
+    frozen = {name for name, value in module.named_parameters() if not value.requires_grad}
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items() if name not in frozen}
+
+
+def fit(
+    learner: Learner,
+    config: TrainingConfig,
+    seed: int,
+    identity: Any = None,
+    checkpoints: str | Path | None = None,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train, leave the chosen weights in the learner and return the history.
+
+    Args:
+        learner: what learns.
+        config: how.
+        seed: decides the order of the data and every random draw.
+        identity: what the run is (JSON); a checkpoint of another identity is refused.
+        checkpoints: folder for checkpoints, outside any declared output; None for none.
+        progress: called with each history record.
+
+    Returns:
+        One record an evaluation: ``step``, ``train_loss`` (mean since the last), ``gradient_norm``
+        (largest since the last), ``learning_rate`` and the learner's dev metrics.
+
+    Raises:
+        TelepathyError: if the loss or its gradient is not finite, with step, rate and gradient norm.
+    """
+    module = learner.trainable
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    mark = fingerprint([asdict(config), seed, identity])
+    state: dict[str, Any] = {"step": 0, "history": [], "best": None, "losses": [], "norms": []}
+    if checkpoints is not None:
+        state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
+    for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
+        rate = config.learning_rate * config.rate(step)
+        loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate)
+        state["losses"].append(loss)
+        state["norms"].append(norm)
+        if step + 1 in config.evaluation_steps():
+            _record(learner, state, step + 1, rate)
+            if progress is not None:
+                progress(state["history"][-1])
+        state["step"] = step + 1
+        if checkpoints is not None and config.checkpoint_every and (step + 1) % config.checkpoint_every == 0:
+            save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
+    if config.keep == "best" and state["best"] is not None:
+        module.load_state_dict(state["best"], strict=False)
+    return state["history"]
+
+
+def _one_step(learner, parameters, optimizer, config, step, seed, rate) -> tuple[float, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss = learner.loss(batch_rows(learner.examples, config.batch_size, step, seed))
+    loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
+    if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+        raise TelepathyError(
+            f"Training broke off at step {step + 1}: the loss is {loss.item()}, the gradient norm {norm}, "
+            f"the learning rate {rate:.2g}; lower learning_rate or set dtype: float32."
+        )
+    optimizer.step()
+    return loss.item(), norm
+
+
+def _record(learner: Learner, state: dict[str, Any], step: int, rate: float) -> None:
+    module = learner.trainable
+    module.eval()
+    metrics = learner.evaluate()
+    module.train()
+    losses, norms = state.pop("losses"), state.pop("norms")
+    state["losses"], state["norms"] = [], []
+    record = {"step": step, "train_loss": sum(losses) / len(losses), "gradient_norm": max(norms), "learning_rate": rate}
+    state["history"].append({**record, **metrics})
+    best = max((entry["accuracy"], -entry["loss"]) for entry in state["history"])
+    if (metrics["accuracy"], -metrics["loss"]) == best:
+        state["best"] = trained_state(module)
