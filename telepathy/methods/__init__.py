@@ -1,0 +1,1 @@
+"""Baselines and controls; the bridge itself is in `telepathy.bridges`."""
