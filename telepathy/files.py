@@ -35,8 +35,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(partial, target)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not _is_full(error):
             raise
         free = shutil.disk_usage(target.parent).free
         raise TelepathyError(
@@ -45,6 +45,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         _remove(partial)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk was full: safetensors says so in an error of its own, which is no OSError."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _remove(path: Path) -> None:

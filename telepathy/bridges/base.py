@@ -50,7 +50,9 @@ class BridgeConfig:
             if getattr(self, name) < 1:
                 raise TelepathyError(f"A bridge needs {name} of 1 at least, not {getattr(self, name)}.")
         if self.inner_width % self.heads:
-            raise TelepathyError(f"A bridge of width {self.inner_width} cannot have {self.heads} heads: it must divide.")
+            raise TelepathyError(
+                f"A bridge of width {self.inner_width} cannot have {self.heads} heads: it must divide."
+            )
 
     @property
     def inner_width(self) -> int:
@@ -95,7 +97,7 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def match_embeddings(self, embeddings: Tensor) -> None:
-        """Take the size of soft tokens from the receiver's input embeddings ``[vocabulary, d_receiver]`` (median RMS)."""
+        """Take the size of soft tokens from receiver embeddings ``[words, d_receiver]`` (median RMS)."""
         sample = embeddings[:: max(1, len(embeddings) // 8192)].float()
         self.embedding_rms.fill_(sample.pow(2).mean(-1).sqrt().median().item())
 
@@ -103,7 +105,9 @@ class Bridge(nn.Module):
         """Write ``model.safetensors`` and ``config.json`` (shape, and whatever ``about`` holds)."""
         with atomic_path(folder) as partial:
             partial.mkdir(parents=True)
-            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, partial / "model.safetensors")
+            save_file(
+                {name: value.contiguous() for name, value in self.state_dict().items()}, partial / "model.safetensors"
+            )
             write_json(partial / "config.json", {"bridge": asdict(self.config), **about})
 
 

@@ -1,4 +1,6 @@
-"""Learned queries that attend to the sender's states (Jaegle et al. 2021, Perceiver; Alayrac et al. 2022, resampler)."""
+"""Learned queries that attend to the sender's states (Perceiver, Jaegle et al. 2021)."""
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +70,7 @@ class PerceiverBridge(Bridge):
         self.enter = nn.Linear(config.sender_width, width)
         self.state_norm = nn.LayerNorm(width) if config.input_norm else nn.Identity()
         self.queries = nn.Parameter(config.query_std * torch.randn(config.soft_tokens, width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.output_norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, config.receiver_width)
 
@@ -93,7 +95,8 @@ class PerceiverBridge(Bridge):
             states, mask = states[:, 1:], mask[:, 1:]
         queries, states = self._enter(states.float(), mask)
         seen = []
-        for block in self.blocks:
+        for module in self.blocks:
+            block = cast(Block, module)
             seen.append(block.cross.weights(block.cross_norm(queries), states, mask))
             queries = block(queries, states, mask)
         return F.pad(torch.stack(seen).mean(0), (int(self.config.skip_first), 0))

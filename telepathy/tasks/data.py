@@ -81,14 +81,12 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
 
     Columns: ``id`` (source split and row, so it never moves), the prompt's fields, ``label``,
     ``choices`` or ``answer``. Dev is carved out of train. An example whose fields equal those of a
-    test example never enters train or dev.
+    test example never enters train or dev; one whose text is empty enters no split.
 
     Raises:
-        TelepathyError: if a column is missing, a label unknown, a text empty or a split empty.
+        TelepathyError: if a column is missing, a label unknown or a split empty.
     """
-    parts = {
-        file.name: _canonical(task, file) for file in sorted(Path(raw).iterdir()) if file.suffix != ".json"
-    }
+    parts = {file.name: _canonical(task, file) for file in sorted(Path(raw).iterdir()) if file.suffix != ".json"}
     splits = _split(task, parts)
     with atomic_path(target) as partial:
         partial.mkdir()
@@ -119,20 +117,34 @@ def read_raw(task: Task, file: Path) -> pd.DataFrame:
     )
 
 
+def _columns(task: Task) -> list[str]:
+    """Columns that the data must have."""
+    if task.derive:
+        return ["text", "label"]
+    choices = [task.choices] if isinstance(task.choices, str) else list(task.choices or ())
+    label, answer = [task.label["column"]] if task.label else [], [task.answer] if task.answer else []
+    return [*task.fields.values(), *choices, *label, *answer]
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """The column as text, empty where the data has none."""
+    return column.astype(str).where(column.notna(), "").str.replace("\x00", "").str.strip()
+
+
 def _canonical(task: Task, file: Path) -> pd.DataFrame:
     raw = read_raw(task, file)
-    wanted = [*task.fields.values(), *([task.label["column"]] if task.label else []), *([task.answer] if task.answer else [])]
-    missing = sorted(set(wanted) - set(raw.columns)) if not task.derive else []
+    missing = sorted(set(_columns(task)) - set(raw.columns))
     if missing:
         raise TelepathyError(
-            f"The {file.name} data of task {task.name} has no column {', '.join(missing)}; it has {', '.join(map(str, raw.columns))}."
+            f"The {file.name} data of task {task.name} has no column {', '.join(missing)}; "
+            f"it has {', '.join(map(str, raw.columns))}."
         )
     raw = raw.reset_index(drop=True)
     frame = pd.DataFrame({"id": [f"{file.name}-{row}" for row in range(len(raw))]})
     if task.derive:
         return _topic_questions(task, raw, frame)
     for name, column in task.fields.items():
-        frame[name] = raw[column].astype(str).str.replace("\x00", "").str.strip()
+        frame[name] = _text(raw[column])
     if task.choices is not None:
         frame["choices"] = _choices(task, raw)
     if task.kind == "number":
@@ -196,7 +208,7 @@ def _topic_questions(task: Task, raw: pd.DataFrame, frame: pd.DataFrame) -> pd.D
     assert task.derive is not None
     topics: Mapping[str, str] = task.derive["topics"]
     rng = np.random.default_rng(task.splits.get("seed", 0))
-    frame["text"] = raw["text"].astype(str).str.strip()
+    frame["text"] = _text(raw["text"])
     questions: list[str | None] = []
     labels: list[str | None] = []
     for topic in raw["label"]:
@@ -236,6 +248,12 @@ def check_classes(task: Task, train: pd.DataFrame) -> None:
             )
 
 
-def choice_count(example: Mapping[str, Any]) -> int:
+def choice_count(example: Mapping[Any, Any]) -> int:
     """Number of options of one example."""
     return min(len(example["choices"]), len(LETTERS))
+
+
+def load_split(folder: str | Path, split: str, limit: int | None = None) -> pd.DataFrame:
+    """Read the first ``limit`` examples (default: all) of one split that `cache_task` wrote."""
+    frame = pd.read_parquet(Path(folder) / f"{split}.parquet")
+    return frame.head(limit) if limit else frame

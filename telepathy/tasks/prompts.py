@@ -8,19 +8,19 @@ from telepathy.models.loading import LanguageModel
 from telepathy.tasks.spec import LETTERS, Task
 
 
-def render_prompt(task: Task, example: Mapping[str, Any]) -> str:
+def render_prompt(task: Task, example: Mapping[Any, Any]) -> str:
     """Fill the task's prompt with one example's fields."""
     return task.prompt.format(**_values(task, example))
 
 
-def _values(task: Task, example: Mapping[str, Any]) -> dict[str, str]:
+def _values(task: Task, example: Mapping[Any, Any]) -> dict[str, str]:
     values = {name: str(example[name]).strip() for name in task.fields}
     if task.kind == "multiple_choice":
         values["options"] = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, example["choices"]))
     return values
 
 
-def prompt_ids(lm: LanguageModel, task: Task, example: Mapping[str, Any], room: int | None = None) -> list[int]:
+def prompt_ids(lm: LanguageModel, task: Task, example: Mapping[Any, Any], room: int | None = None) -> list[int]:
     """Tokenise a prompt, BOS first, in at most ``room`` tokens (default: the task's ``max_tokens``).
 
     Where it is too long, tokens are taken off the end of the field that the task shortens; the
@@ -51,4 +51,5 @@ def _tokens(lm: LanguageModel, text: str) -> list[int]:
 def _without_last_tokens(lm: LanguageModel, text: str, surplus: int) -> str:
     offsets = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     kept = offsets[: max(0, len(offsets) - surplus)]
-    return text[: kept[-1][1]].rstrip() if kept else ""
+    # The tokens of one character all end where it ends: without the second bound it would never go.
+    return text[: min(kept[-1][1], len(text) - 1)].rstrip() if kept else ""

@@ -66,14 +66,22 @@ class Task:
         else:
             self._refuse(not self.label and not self.derive, "needs the key label")
             self._refuse(len(names) < 2, f"needs two labels at least, it has {len(names)}")
-        self._refuse("" in texts, f"has a label whose verbaliser is empty ({names[texts.index('')] if '' in texts else ''})")
+        self._refuse(
+            "" in texts, f"has a label whose verbaliser is empty ({names[texts.index('')] if '' in texts else ''})"
+        )
         for what, values in (("name", names), ("verbaliser", texts)):
             twice = sorted({value for value in values if values.count(value) > 1})
             self._refuse(bool(twice), f"has two labels with the same {what}: {', '.join(twice)}")
-        used = {part[1] for part in string.Formatter().parse(self.prompt) if part[1]}
+        used = self._prompt_fields()
         known = set(self.fields) | ({"options"} if self.kind == "multiple_choice" else set())
         self._refuse(bool(used - known), f"uses unknown fields in its prompt: {', '.join(sorted(used - known))}")
         self._refuse(self.shorten not in used, f"shortens the field {self.shorten}, which its prompt does not have")
+
+    def _prompt_fields(self) -> set[str]:
+        try:
+            return {name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None}
+        except ValueError as error:
+            raise TelepathyError(f"The task {self.name} has a prompt with an unpaired brace ({error}).") from error
 
     def _refuse(self, wrong: bool, message: str) -> None:
         if wrong:

@@ -142,10 +142,10 @@ class BridgeLearner:
         return len(self.answers)
 
     @cached_property
-    def dev_batches(self) -> list[np.ndarray]:
+    def dev_batches(self) -> list[list[int]]:
         """Rows of dev, like lengths together."""
         order = np.argsort(self.dev_states.lengths(), kind="stable")
-        return np.array_split(order, max(1, len(order) // 64))
+        return [part.tolist() for part in np.array_split(order, max(1, len(order) // 64))]
 
     def soft_tokens(self, states: LayerStates, rows: Sequence[int]) -> Tensor:
         """Soft tokens of some examples, ``[batch, k, d_receiver]``."""

@@ -32,7 +32,7 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     plain = {key: value for key, value in state.items() if key != "best"}
-    plain["numpy_position"] = int(np.random.get_state()[2])  # type: ignore[arg-type, call-overload]
+    plain["numpy_position"] = int(np.random.get_state()[2])  # type: ignore[index]
     plain["python_random"] = random.getstate()
     about = {"version": str(VERSION), "mark": mark, "state": json.dumps(plain)}
     last = folder / "last.safetensors"
@@ -60,7 +60,7 @@ def load_checkpoint(
                 about = opened.metadata() or {}
                 refusal = _refusal(about, mark)
                 if refusal is None:
-                    tensors = {key: opened.get_tensor(key) for key in opened.keys()}
+                    tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             refusal = f"it is damaged ({error})"
         if refusal is not None:

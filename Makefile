@@ -1,0 +1,62 @@
+# make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-fast smoke paper dag lint format clean distclean
+
+PYTHON ?= python3
+CORES ?= all
+SNAKEMAKE := .venv/bin/snakemake
+export PYTHONDONTWRITEBYTECODE := 1
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: .venv/installed  ## make .venv from requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/installed  ## train bridges between two small models and print the table (minutes)
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=demo
+	@.venv/bin/telepathy show results/demo
+
+smoke: .venv/installed  ## every rule once on a handful of examples (a minute or two)
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=smoke
+	@.venv/bin/telepathy show results/smoke
+
+test: .venv/installed  ## run all tests
+	.venv/bin/python -m pytest
+
+test-fast: .venv/installed  ## run the tests that need no real models
+	.venv/bin/python -m pytest -m "not slow and not demo"
+
+paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
+	$(SNAKEMAKE) --dry-run --quiet rules
+
+dag: docs/dag.svg  ## draw the demo's rules (needs Graphviz)
+
+docs/dag.svg: .venv/installed Snakefile config.yaml $(wildcard rules/*.smk)
+	@command -v dot >/dev/null || { echo "Graphviz is needed for the picture: apt-get install graphviz"; exit 1; }
+	@mkdir -p docs
+	$(SNAKEMAKE) --config study=demo --forceall --rulegraph dot | dot -Tsvg > $@
+
+lint: .venv/installed  ## check style, types and workflow
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/mypy
+	$(SNAKEMAKE) --lint
+
+format: .venv/installed  ## rewrite the code in the house's style
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt Snakefile rules
+
+clean:  ## remove results and logs (models, data and .venv stay)
+	rm -rf results logs resources/features resources/checkpoints
+
+distclean: clean  ## remove everything that was made
+	rm -rf resources .venv .snakemake

@@ -1,0 +1,31 @@
+# Telepathy: a table of contents. Studies, models and methods are in config.yaml, the work is in rules/ and telepathy/.
+from snakemake.utils import min_version, validate
+
+min_version("9.25")
+
+
+configfile: "config.yaml"
+
+
+validate(config, "telepathy/config.schema.yaml")
+
+
+include: "rules/common.smk"
+include: "rules/fetch.smk"
+include: "rules/encode.smk"
+include: "rules/bridge.smk"
+include: "rules/baselines.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    fetch_model,
+    fetch_data,
+    cache_task,
+
+
+rule all:
+    default_target: True
+    input:
+        study_targets(config["study"]),

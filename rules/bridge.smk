@@ -1,0 +1,64 @@
+# Train a bridge per (task, method, k, seed) and answer the test examples with it.
+
+
+rule train_bridge:
+    input:
+        receiver=model_folder("receiver_is"),
+        features=features_folder,
+        examples="resources/tasks/{task}",
+        task=yaml_of,
+        library=library_sources("train_bridge"),
+    output:
+        directory(f"results/{RUN}/bridge"),
+    log:
+        f"logs/{{study}}/train_bridge/{JOB}.log",
+    benchmark:
+        f"results/{{study}}/costs/train_bridge/{JOB}.jsonl"
+    wildcard_constraints:
+        method=methods_of("bridge"),
+    conda:
+        "../envs/telepathy.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(60, 90),
+    params:
+        settings=settings_of,
+        limits=limits_of,
+        compute={"device": config["device"], "dtype": config["dtype"]},
+        checkpoints=f"resources/checkpoints/{RUN}",
+    script:
+        "../workflow_scripts/train_bridge.py"
+
+
+rule evaluate_bridge:
+    input:
+        bridge=f"results/{RUN}/bridge",
+        receiver=model_folder("receiver_is"),
+        features=features_folder,
+        examples="resources/tasks/{task}",
+        task=yaml_of,
+        library=library_sources("evaluate_bridge"),
+    output:
+        predictions=f"results/{RUN}/predictions.parquet",
+        metrics=f"results/{RUN}/metrics.json",
+    log:
+        f"logs/{{study}}/evaluate_bridge/{JOB}.log",
+    benchmark:
+        f"results/{{study}}/costs/evaluate_bridge/{JOB}.jsonl"
+    wildcard_constraints:
+        method=methods_of("bridge"),
+    conda:
+        "../envs/telepathy.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(30, 30),
+    params:
+        settings=settings_of,
+        limits=limits_of,
+        compute={"device": config["device"], "dtype": config["dtype"]},
+    script:
+        "../workflow_scripts/evaluate_bridge.py"

@@ -1,0 +1,179 @@
+# Helpers of all rules: the run table, and callables for inputs, settings and resources.
+import os
+import sys
+
+sys.path.insert(0, str(workflow.basedir))
+import yaml
+
+from telepathy.config import (
+    check_config,
+    encoded_layers,
+    method_settings,
+    model_of,
+    runs_table,
+    study_of,
+    task_file,
+)
+from telepathy.workflow import library_sources as sources_of_script
+from telepathy.workflow import make_importable
+
+make_importable()
+check_config(config)
+runs = runs_table(config)
+
+
+wildcard_constraints:
+    study="[a-z][a-z0-9_]*",
+    task="[a-z][a-z0-9]*",
+    method="[a-z][a-z0-9_]*",
+    model="[a-z0-9][a-z0-9.-]*",
+    k="[0-9]+",
+    seed="[0-9]+",
+
+
+RUN = "{study}/runs/{task}/{method}/k{k}/seed{seed}"
+JOB = "{task}_{method}_k{k}_seed{seed}"
+
+
+def library_sources(script):
+    """Library files that a script uses, as paths that Snakemake watches."""
+    return [in_project(path) for path in sources_of_script(script)]
+
+
+def in_project(path):
+    """Path of a project's file from the working directory."""
+    return os.path.relpath(os.path.join(workflow.basedir, path))
+
+
+def methods_of(*kinds):
+    """Regular expression of the methods of some kinds; matches nothing where there is none."""
+    names = sorted(
+        name for name in config["methods"] if method_settings(config, name)["kind"] in kinds
+    )
+    return "|".join(names) or "(?!)"
+
+
+def settings_of(wildcards):
+    """Resolved settings of a run's method."""
+    return method_settings(config, wildcards.method, wildcards.study, wildcards.task)
+
+
+def limits_of(wildcards):
+    """Examples of each split that the study uses."""
+    return study_of(config, wildcards.study)["tasks"][wildcards.task].get("examples", {})
+
+
+def yaml_of(wildcards):
+    """The YAML of the run's task."""
+    return in_project(task_file(config, wildcards.task))
+
+
+def content_of(task):
+    """What a task's YAML says."""
+    with open(in_project(task_file(config, task))) as handle:
+        return yaml.safe_load(handle)
+
+
+def model_folder(role):
+    """Folder of the model that a setting (sender_is, receiver_is, model) names."""
+
+    def folder(wildcards):
+        settings = settings_of(wildcards)
+        name = model_of(config, wildcards.study, settings.get(role, role))
+        return f"resources/models/{name}"
+
+    return folder
+
+
+def features_folder(wildcards):
+    """Feature store of the model that a run reads."""
+    role = settings_of(wildcards).get("sender_is", "sender")
+    model = model_of(config, wildcards.study, role)
+    return f"resources/features/{wildcards.study}/{model}/{wildcards.task}"
+
+
+def gpus(wildcards):
+    """GPUs of a job that runs a model."""
+    return study_of(config, wildcards.study).get("gpus", 0)
+
+
+def threads_of(wildcards):
+    """CPU threads of a job that runs a model."""
+    return study_of(config, wildcards.study).get("threads", 1)
+
+
+def memory(wildcards, attempt):
+    """MiB for the study's larger model in 16 bit with room to work, more at each attempt."""
+    study = study_of(config, wildcards.study)
+    largest = max(
+        config["models"][study[role]].get("parameters", 1e9) for role in ("sender", "receiver")
+    )
+    return int((3000 + 2.5 * largest / 1e6) * attempt)
+
+
+def minutes(small, large):
+    """Run time for CPU-sized and for GPU-sized studies, more at each attempt."""
+
+    def runtime(wildcards, attempt):
+        return (large if gpus(wildcards) else small) * attempt
+
+    return runtime
+
+
+def study_runs(study):
+    """The study's rows of the run table."""
+    study_of(config, study)  # refuses an unknown study by name
+    return list(runs[runs["study"] == study].itertuples())
+
+
+def results_of(study, name="metrics.json"):
+    """One file of every run of a study."""
+    return [
+        f"results/{run.study}/runs/{run.task}/{run.method}/k{run.k}/seed{run.seed}/{name}"
+        for run in study_runs(study)
+    ]
+
+
+def tasks_of_kinds(study, kinds):
+    """Tasks of a study that are of some kinds, with their titles, in the study's order."""
+    found = {}
+    for task in study_of(config, study)["tasks"]:
+        content = content_of(task)
+        if content.get("kind") in kinds and any(run.task == task for run in study_runs(study)):
+            found[task] = content["title"]
+    return found
+
+
+TABLES = {
+    "table1_classification": ("labels",),
+    "table2_reasoning": ("boolean", "multiple_choice", "number"),
+}
+
+
+def study_targets(study):
+    """Everything that a study makes."""
+    tables = [table for table, kinds in TABLES.items() if tasks_of_kinds(study, kinds)]
+    return [
+        f"results/{study}/summary.csv",
+        f"results/{study}/costs.csv",
+        *(f"results/{study}/tables/{table}.tex" for table in tables),
+    ]
+
+
+def titles_of(study):
+    """Methods that a study runs, with their titles, in the order of config.yaml."""
+    used = {run.method for run in study_runs(study)}
+    return {
+        name: method_settings(config, name).get("title", name)
+        for name in config["methods"]
+        if name in used
+    }
+
+
+def shared_costs(study):
+    """Benchmark files of the fetch rules that a study needs."""
+    entry = study_of(config, study)
+    files = [f"resources/costs/fetch_model/{entry[role]}.jsonl" for role in ("sender", "receiver")]
+    for task in entry["tasks"]:
+        files += [f"resources/costs/{rule}/{task}.jsonl" for rule in ("fetch_data", "cache_task")]
+    return files

@@ -1,0 +1,56 @@
+# From runs to what people read: summary, costs, tables.
+
+
+rule summarise_runs:
+    input:
+        metrics=lambda wildcards: results_of(wildcards.study),
+        library=library_sources("summarise_runs"),
+    output:
+        report("results/{study}/summary.csv", category="{study}", labels={"file": "summary"}),
+    log:
+        "logs/{study}/summarise_runs.log",
+    conda:
+        "../envs/telepathy.yaml"
+    script:
+        "../workflow_scripts/summarise_runs.py"
+
+
+rule summarise_costs:
+    input:
+        summary="results/{study}/summary.csv",
+        library=library_sources("summarise_costs"),
+    output:
+        report("results/{study}/costs.csv", category="{study}", labels={"file": "costs"}),
+    log:
+        "logs/{study}/summarise_costs.log",
+    conda:
+        "../envs/telepathy.yaml"
+    params:
+        shared=lambda wildcards: shared_costs(wildcards.study),
+        folder="results/{study}/costs",
+    script:
+        "../workflow_scripts/summarise_costs.py"
+
+
+rule render_accuracy_table:
+    input:
+        summary="results/{study}/summary.csv",
+        library=library_sources("render_accuracy_table"),
+        templates=in_project("telepathy/report/templates/accuracy.tex.jinja"),
+    output:
+        tex=report(
+            "results/{study}/tables/{table}.tex", category="{study}", labels={"file": "{table}"}
+        ),
+        csv="results/{study}/tables/{table}.csv",
+    log:
+        "logs/{study}/render_accuracy_table/{table}.log",
+    wildcard_constraints:
+        table="|".join(TABLES),
+    conda:
+        "../envs/telepathy.yaml"
+    params:
+        tasks=lambda wildcards: tasks_of_kinds(wildcards.study, TABLES[wildcards.table]),
+        methods=lambda wildcards: titles_of(wildcards.study),
+        title=lambda wildcards: study_of(config, wildcards.study)["title"],
+    script:
+        "../workflow_scripts/render_accuracy_table.py"

@@ -1,0 +1,56 @@
+"""The command line: ``python -m telepathy show results/demo`` prints a study's table and where its files lie."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from telepathy.errors import TelepathyError
+from telepathy.report.tables import cells
+
+
+def show(folder: Path, console: Console) -> None:
+    """Print the classification table and the costs of a study.
+
+    Raises:
+        TelepathyError: if the study has no table yet.
+    """
+    csv = folder / "tables" / "table1_classification.csv"
+    if not csv.is_file():
+        raise TelepathyError(f"{csv} does not exist yet: run snakemake {csv} first.")
+    frame = pd.read_csv(csv)
+    tasks = {task: task for task in frame["task"].unique()}
+    table = Table(title=f"Accuracy in percent, {folder}")
+    for column in ("method", "k", *tasks):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in cells(frame, tasks):
+        table.add_row(row["title"], str(row["k"] or "-"), *row["cells"])
+    console.print(table)
+    costs = folder / "costs.csv"
+    if costs.is_file():
+        seconds = pd.read_csv(costs)["seconds"].sum()
+        console.print(f"Jobs took {seconds / 60:.1f} minutes of machine time; by rule: {costs}")
+    console.print(f"Results: {folder}/summary.csv, {folder}/tables/, {folder}/runs/")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="telepathy", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    shown = commands.add_parser("show", help="print a study's table")
+    shown.add_argument("folder", type=Path, help="e.g. results/demo")
+    shown.set_defaults(run=lambda options: show(options.folder, Console()))
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except TelepathyError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From runs to tidy data: summary and costs."""

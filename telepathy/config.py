@@ -1,0 +1,169 @@
+"""Read config.yaml's studies: resolved settings of each method and the table of all runs.
+
+Light on imports on purpose: the Snakefile uses it, and a dry run must be quick.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import yaml
+
+from telepathy.errors import TelepathyError
+
+TASK_FOLDER = Path(__file__).parent / "tasks"
+SEEDLESS = {"zero_shot", "linear_probe", "text_relay", "label_relay"}
+TOKENLESS = SEEDLESS | {"few_shot", "lora"}
+RUN_COLUMNS = ["study", "task", "method", "k", "seed", "kind"]
+
+Config = Mapping[str, Any]
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of config.yaml."""
+    return yaml.safe_load((Path(__file__).parent / "config.schema.yaml").read_text())
+
+
+def check_config(config: Config) -> None:
+    """Refuse a configuration that names unknown keys, models, tasks or methods.
+
+    Raises:
+        TelepathyError: one sentence that names the key and what is allowed.
+    """
+    errors = jsonschema.Draft202012Validator(schema()).iter_errors(config)
+    error = jsonschema.exceptions.best_match(errors)
+    if error is not None:
+        place = ".".join(map(str, error.absolute_path)) or "the top level"
+        raise TelepathyError(f"config.yaml: at {place}, {error.message}.")
+    _known("study", [config.get("study", "paper")], config["studies"], "study")
+    for name, study in config["studies"].items():
+        _known(f"studies.{name}", [study["sender"], study["receiver"]], config["models"], "model")
+        _known(f"studies.{name}.tasks", study["tasks"], task_files(config), "task")
+        kinds = {config["methods"][method].get("kind") for method in config["methods"]} | set(
+            schema()["$defs"]["method"]
+        )
+        for block in study["runs"]:
+            _known(f"studies.{name}.runs", block["tasks"], study["tasks"], "task of the study")
+            _known(f"studies.{name}.runs", block["methods"], config["methods"], "method")
+        for settings in [study.get("settings", {}), *(task.get("settings", {}) for task in study["tasks"].values())]:
+            _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
+    for method in config["methods"]:
+        method_settings(config, method)
+    runs_table(config)
+
+
+def _known(place: str, names: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    allowed = sorted(str(name) for name in allowed if name)
+    for name in names:
+        if name not in allowed:
+            raise TelepathyError(
+                f"config.yaml: at {place}, there is no {what} {name!r}; choose one of {', '.join(allowed)}."
+            )
+
+
+def task_files(config: Config) -> dict[str, str]:
+    """Name and file of every task, the library's and the configuration's own."""
+    shipped = {
+        path.stem: f"telepathy/tasks/{path.name}"
+        for path in TASK_FOLDER.glob("*.yaml")
+        if not path.stem.endswith(".schema")
+    }
+    return {**shipped, **config.get("tasks", {})}
+
+
+def task_file(config: Config, task: str) -> str:
+    """File of one task."""
+    _known("tasks", [task], task_files(config), "task")
+    return task_files(config)[task]
+
+
+def study_of(config: Config, study: str) -> dict[str, Any]:
+    """One study's entry.
+
+    Raises:
+        TelepathyError: if there is no such study, naming those that exist.
+    """
+    _known("studies", [study], config["studies"], "study")
+    return config["studies"][study]
+
+
+def method_settings(config: Config, method: str, study: str | None = None, task: str | None = None) -> dict[str, Any]:
+    """Settings of one method, every default filled in.
+
+    Later layers win: the schema's defaults, ``methods`` (with ``inherit``), the study's settings by
+    kind and by method, the task's settings by kind and by method.
+    """
+    merged = _inherited(config, method)
+    kind = merged.get("kind")
+    kinds = schema()["$defs"]["method"]
+    _known(f"methods.{method}.kind", [str(kind)], kinds, "kind")
+    if study is not None:
+        entry = study_of(config, study)
+        places = [entry] if task is None else [entry, entry["tasks"].get(task, {})]
+        for place in places:
+            settings = place.get("settings", {})
+            merged = {**merged, **settings.get(str(kind), {}), **settings.get(method, {})}
+    return _with_defaults(kinds[kind], merged, f"methods.{method}")
+
+
+def _inherited(config: Config, method: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    _known("methods", [method], config["methods"], "method")
+    if method in seen:
+        raise TelepathyError(
+            f"config.yaml: methods {' -> '.join((*seen, method))} inherit from each other in a circle."
+        )
+    own = dict(config["methods"][method])
+    parent = own.pop("inherit", None)
+    return own if parent is None else {**_inherited(config, parent, (*seen, method)), "title": method, **own}
+
+
+def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(kind).iter_errors(dict(settings)))
+    if error is not None:
+        key = ".".join([place, *map(str, error.absolute_path)])
+        allowed = "" if error.validator != "additionalProperties" else f"; the keys are {', '.join(kind['properties'])}"
+        raise TelepathyError(f"config.yaml: at {key}, {error.message}{allowed}.")
+    defaults = {key: value["default"] for key, value in kind["properties"].items() if "default" in value}
+    return dict(sorted({**defaults, **settings}.items()))
+
+
+def runs_table(config: Config) -> pd.DataFrame:
+    """Every run of every study: columns study, task, method, k, seed, kind.
+
+    A method without chance in it runs once, as seed 0; one without soft tokens sits at k 0.
+    """
+    rows: dict[tuple, str] = {}
+    for study, entry in config["studies"].items():
+        for block in entry["runs"]:
+            for task, method in product(block["tasks"], block["methods"]):
+                kind = _inherited(config, method)["kind"]
+                tokens = [0] if kind in TOKENLESS else block.get("soft_tokens", [entry["tasks"][task]["soft_tokens"]])
+                seeds = [0] if kind in SEEDLESS else block.get("seeds", entry["seeds"])
+                rows.update({(study, task, method, k, seed): kind for k, seed in product(tokens, seeds)})
+    return pd.DataFrame([(*key, kind) for key, kind in rows.items()], columns=RUN_COLUMNS)
+
+
+def model_of(config: Config, study: str, role: str) -> str:
+    """Name of the study's sender or receiver."""
+    return study_of(config, study)[role]
+
+
+def encoded_layers(config: Config, study: str, task: str, model: str) -> tuple[list[float], list[float]]:
+    """Layers that the study's runs read of one model on one task: whole states, and pooled ones (for probes)."""
+    runs = runs_table(config).query("study == @study and task == @task")
+    whole: set[float] = set()
+    pooled: set[float] = set()
+    for method in runs["method"].unique():
+        settings = method_settings(config, method, study, task)
+        if model != model_of(config, study, settings.get("sender_is", "sender")):
+            continue
+        if settings["kind"] == "bridge":
+            whole.add(settings["sender_layer"])
+        if settings["kind"] == "linear_probe":
+            pooled.update(settings["layers"])
+    return sorted(whole), sorted(pooled)

@@ -1,0 +1,201 @@
+"""The bridge as a method: train one from cached features, answer the test examples with it."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from telepathy.bridges import Bridge, BridgeConfig, build_bridge, load_bridge
+from telepathy.devices import peak_memory_mb, seed_everything
+from telepathy.errors import TelepathyError
+from telepathy.features import FeatureStore, LayerStates
+from telepathy.files import read_json, write_json
+from telepathy.models.loading import LanguageModel, layer_index
+from telepathy.scoring.answers import answer
+from telepathy.tasks.data import check_classes, load_split
+from telepathy.tasks.spec import Task
+from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix
+from telepathy.training.loop import TrainingConfig, fit
+
+COLLAPSE_GAIN = 0.05
+"""A run whose best dev accuracy is less than this above the majority share is called collapsed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeData:
+    """Cached inputs of one task: where they lie and how many examples of a split are used.
+
+    Attributes:
+        task: the task.
+        examples: folder of the cached task.
+        features: folder of the feature store.
+        limits: split -> number of examples; absent means all.
+    """
+
+    task: Task
+    examples: Path
+    features: Path
+    limits: Mapping[str, int]
+
+    @property
+    def sender_source(self) -> dict[str, Any]:
+        """Where the sender came from."""
+        return read_json(self.features / "index.json")["source"]
+
+    def frame(self, split: str) -> pd.DataFrame:
+        """The examples of one split."""
+        return load_split(self.examples, split, self.limits.get(split))
+
+    def states(self, split: str, layer: float, depth: int) -> LayerStates:
+        """The sender's states of one split at a layer setting (see `layer_index`)."""
+        return FeatureStore(self.features, split, self.task).layer(layer_index(layer, depth))
+
+
+def train_bridge(
+    data: BridgeData,
+    receiver: LanguageModel,
+    settings: Mapping[str, Any],
+    k: int,
+    seed: int,
+    target: str | Path,
+    checkpoints: str | Path | None = None,
+) -> None:
+    """Train one bridge and write ``target`` with its weights, configuration and ``training.json``.
+
+    Args:
+        data: train and dev are read, test is not.
+        receiver: the frozen model that answers.
+        settings: resolved settings of the method (``$defs/method/bridge`` of the schema).
+        k: number of soft tokens.
+        seed: of initial weights and data order.
+        target: folder to write.
+        checkpoints: folder for resuming; None for none.
+
+    Raises:
+        TelepathyError: if the loss is not finite, or a class has no example.
+    """
+    seed_everything(seed)
+    train, dev = data.frame("train"), data.frame("dev")
+    check_classes(data.task, train)
+    depth, sender_width = _sender_shape(data)
+    config = BridgeConfig(
+        soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **_take(BridgeConfig, settings)
+    )
+    bridge = build_bridge(config).to(receiver.compute.device)
+    bridge.match_embeddings(_embedding_sample(receiver))
+    learner = BridgeLearner(
+        bridge,
+        receiver,
+        data.task,
+        (data.states("train", settings["sender_layer"], depth), train),
+        (data.states("dev", settings["sender_layer"], depth), dev),
+        ReceiverSide(**_take(ReceiverSide, settings)),
+        loss=settings["loss"],
+        diversity=settings["diversity"],
+    )
+    started = time.perf_counter()
+    identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits)]
+    history = fit(learner, TrainingConfig(**_take(TrainingConfig, settings)), seed, identity, checkpoints, _say)
+    seconds = time.perf_counter() - started
+    bridge.save_pretrained(
+        target,
+        task=data.task.name,
+        sender={"name": _index(data)["model"], "layer": layer_index(settings["sender_layer"], depth)},
+        receiver={"name": receiver.name, **_take(ReceiverSide, settings)},
+        prompt=data.task.prompt_hash,
+    )
+    write_json(Path(target) / "training.json", {"history": history, "collapsed": _collapsed(data.task, dev, history)})
+    write_json(
+        Path(target) / "cost.json",
+        {
+            "train_seconds": round(seconds, 2),
+            "peak_memory_mb": round(peak_memory_mb(receiver.compute), 1),
+            "trainable_parameters": sum(parameter.numel() for parameter in bridge.parameters()),
+        },
+    )
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _take(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a dataclass knows."""
+    return {field.name: settings[field.name] for field in fields(cls) if field.name in settings}
+
+
+def _index(data: BridgeData) -> dict[str, Any]:
+    return read_json(data.features / "index.json")
+
+
+def _sender_shape(data: BridgeData) -> tuple[int, int]:
+    index = _index(data)
+    return index["depth"], index["width"]
+
+
+def _embedding_sample(receiver: LanguageModel) -> Tensor:
+    vocabulary = receiver.model.config.vocab_size
+    return receiver.embed(torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device))
+
+
+def _say(record: Mapping[str, float]) -> None:
+    print("  ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
+
+
+def _collapsed(task: Task, dev: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the run learned no more than the most frequent answer; says so loudly."""
+    if task.kind == "number":
+        return False
+    majority = dev["label"].value_counts(normalize=True).max()
+    best = max(record["accuracy"] for record in history)
+    collapsed = best < majority + COLLAPSE_GAIN
+    if collapsed:
+        print(
+            f"COLLAPSED: the best dev accuracy {best:.3f} is not above the majority share {majority:.3f}.", flush=True
+        )
+    return bool(collapsed)
+
+
+def answer_with_bridge(
+    bridge: Bridge, receiver: LanguageModel, task: Task, states: LayerStates, frame: pd.DataFrame, side: ReceiverSide
+) -> pd.DataFrame:
+    """Answer every example of a frame from the sender's states alone.
+
+    Returns:
+        Predictions as `telepathy.scoring.answers.answer` gives them.
+    """
+    device = receiver.compute.device
+
+    def prefixes(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch, mask = states.batch(rows)
+        prefix = receiver_prefix(receiver, task, bridge(batch.to(device), mask.to(device)), side)
+        return prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=device)
+
+    order = np.argsort(states.lengths(), kind="stable")
+    batches = [part.tolist() for part in np.array_split(order, -(-len(order) // 64))]
+    return answer(receiver, task, frame, prefixes, batches)
+
+
+def evaluate_bridge(data: BridgeData, receiver: LanguageModel, folder: str | Path) -> pd.DataFrame:
+    """Answer the test examples with a trained bridge.
+
+    Raises:
+        TelepathyError: if the bridge was trained for another receiver, sender or prompt.
+    """
+    bridge, about = load_bridge(folder)
+    for what, expected, found in (
+        ("receiver", about["receiver"]["name"], receiver.name),
+        ("sender", about["sender"]["name"], _index(data)["model"]),
+        ("prompt", about["prompt"], data.task.prompt_hash),
+    ):
+        if expected != found:
+            raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")
+    states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
+    side = ReceiverSide(**_take(ReceiverSide, about["receiver"]))
+    bridge = bridge.to(receiver.compute.device)
+    return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)

@@ -1,0 +1,85 @@
+"""What the Snakemake side needs of the library: log files of jobs, and which library files a job uses."""
+
+import ast
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from telepathy.errors import TelepathyError
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_importable() -> None:
+    """Let the Python processes of jobs find the library even where it is not installed."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+@contextmanager
+def job_log(snakemake: Any) -> Iterator[None]:
+    """Send all that a job prints to its log file.
+
+    A `TelepathyError` ends the job with its one sentence, on the terminal and in the log; any other
+    exception leaves its traceback in the log.
+    """
+    terminal = os.dup(2)
+    with open(snakemake.log[0], "w", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except TelepathyError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            os.write(terminal, f"\nError in rule {snakemake.rule}: {error}\n".encode())
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            os.write(terminal, f"\nRule {snakemake.rule} failed: its log is {snakemake.log[0]}\n".encode())
+            sys.exit(1)
+
+
+def library_sources(script: str) -> list[str]:
+    """Library files that a workflow script uses, directly or through other library files.
+
+    Snakemake does not see Python imports; these files as inputs make it rerun what depends on an
+    edit. Imports inside functions count too.
+
+    Args:
+        script: name of the script in ``workflow_scripts`` without ``.py``.
+
+    Returns:
+        Paths relative to the project's root, sorted.
+    """
+    found: set[Path] = set()
+    queue = [ROOT / "workflow_scripts" / f"{script}.py"]
+    while queue:
+        for file in _imported_files(queue.pop()):
+            if file not in found:
+                found.add(file)
+                queue.append(file)
+    return sorted(os.path.relpath(file, ROOT) for file in found)
+
+
+@cache
+def _imported_files(source: Path) -> list[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    files = []
+    for name in names:
+        if name.split(".")[0] != "telepathy":
+            continue
+        place = ROOT.joinpath(*name.split("."))
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                files.append(file)
+    return files

@@ -1,0 +1,15 @@
+"""Render an accuracy table of a study (rule render_accuracy_table)."""
+
+from telepathy.report.tables import write_accuracy_table
+from telepathy.workflow import job_log
+
+with job_log(snakemake):
+    write_accuracy_table(
+        snakemake.input.summary,
+        tasks=snakemake.params.tasks,
+        methods=snakemake.params.methods,
+        title=snakemake.params.title,
+        name=snakemake.wildcards.table,
+        tex=snakemake.output.tex,
+        csv=snakemake.output.csv,
+    )
