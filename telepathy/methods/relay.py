@@ -1,0 +1,151 @@
+"""Relays: the sender says something in words, and the receiver answers from that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from telepathy.errors import TelepathyError
+from telepathy.methods.prompted import prompt_rows, with_prompt, zero_shot
+from telepathy.methods.writing import write_after
+from telepathy.models.loading import LanguageModel
+from telepathy.scoring.answers import answer_rows_of_tokens, generated_predictions
+from telepathy.tasks.parsing import contains_label
+from telepathy.tasks.spec import Task
+
+
+class Style(NamedTuple):
+    """What the sender is told, the same for every task.
+
+    Attributes:
+        before: instruction before what the sender reads.
+        after: the words that the message follows.
+        sees_question: the sender reads the whole prompt of the task, not only its text.
+        paragraph: the message ends at its first blank line.
+    """
+
+    before: str
+    after: str
+    sees_question: bool
+    paragraph: bool
+
+
+STYLES = {
+    "summary": Style("Summarise the following text in one sentence.\n\nText: ", "\n\nSummary:", False, True),
+    "label_and_reason": Style("Answer in one word, then give the reason in one sentence.\n\n", "", True, True),
+    "chain_of_thought": Style("Think step by step, then answer.\n\n", " Let's think step by step.", True, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayConfig:
+    """How the text goes from model to model.
+
+    Attributes:
+        style: ``summary``, ``label_and_reason`` or ``chain_of_thought``.
+        message_tokens: most tokens that the sender writes.
+        label_list: the receiver answers the task's own prompt; without, only the text and the primer
+            (as published).
+        characters: the sender's text is cut to so many characters (published: 256); None for the
+            task's own limit in tokens.
+        answer: ``score`` takes the likeliest label; ``generate`` (as published) writes freely and
+            takes the first label of the list that occurs anywhere, even inside a word.
+        generated_tokens: most tokens of a generated answer.
+    """
+
+    style: str = "summary"
+    message_tokens: int = 48
+    label_list: bool = True
+    characters: int | None = None
+    answer: str = "score"
+    generated_tokens: int = 10
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise TelepathyError(f"The style of a relay is {', '.join(STYLES)}, not {self.style!r}.")
+        if self.answer not in ("score", "generate"):
+            raise TelepathyError(f"answer must be score or generate, not {self.answer!r}.")
+        for name in ("message_tokens", "generated_tokens", "characters"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise TelepathyError(f"A relay needs {name} of 1 at least, not {getattr(self, name)}.")
+
+
+def text_relay(
+    sender: LanguageModel, receiver: LanguageModel, task: Task, frame: pd.DataFrame, config: RelayConfig
+) -> pd.DataFrame:
+    """Let the sender write a message and the receiver answer with it in the text's place.
+
+    Returns:
+        Predictions as `telepathy.scoring.answers.answer` gives them, and the ``message``.
+    """
+    messages = write_messages(sender, task, frame, config)
+    return answer_messages(receiver, task, frame, messages, config)
+
+
+def write_messages(sender: LanguageModel, task: Task, frame: pd.DataFrame, config: RelayConfig) -> list[str]:
+    """Write one message an example, greedily."""
+    if config.characters is not None:
+        frame = frame.assign(**{task.shorten: frame[task.shorten].str[: config.characters]})
+    style = STYLES[config.style]
+    read = task.prompt if style.sees_question else f"{{{task.shorten}}}"
+    told = len(sender.token_ids(style.before + style.after))
+    asked = with_prompt(task, style.before + read + style.after, task.max_tokens + told)
+    rows = prompt_rows(sender, asked, frame)
+    messages = write_after(sender, rows, config.message_tokens)
+    return [message.split("\n\n")[0].strip() for message in messages] if style.paragraph else messages
+
+
+def answer_messages(
+    receiver: LanguageModel, task: Task, frame: pd.DataFrame, messages: list[str], config: RelayConfig
+) -> pd.DataFrame:
+    """Answer every example from its message; `text_relay` without the sender."""
+    read = task if config.label_list else with_prompt(task, _bare_prompt(task), task.max_tokens)
+    room = task.max_tokens + config.message_tokens
+    heard = frame.assign(**{task.shorten: messages})
+    rows = prompt_rows(receiver, read, heard, room)
+    if config.answer == "generate" and task.labels:
+        texts = write_after(receiver, rows, config.generated_tokens)
+        predictions = generated_predictions(task, frame, texts, partial(contains_label, labels=task.labels))
+    else:
+        predictions = answer_rows_of_tokens(receiver, task, frame, rows)
+    return predictions.assign(message=messages)
+
+
+def _bare_prompt(task: Task) -> str:
+    """The fields and the primer: nothing says which answers there are."""
+    fields = [*task.fields, *(["options"] if task.kind == "multiple_choice" else [])]
+    primer = task.primer.replace("{", "{{").replace("}", "}}")
+    return "\n".join([*(f"{{{name}}}" for name in fields), primer])
+
+
+def label_relay(
+    sender: LanguageModel | None, task: Task, frame: pd.DataFrame, sent: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Send only the sender's own zero-shot answer, which is then the answer.
+
+    Args:
+        sender: frozen causal LM; not needed with ``sent``.
+        task: what is asked.
+        frame: the examples.
+        sent: the sender's `zero_shot` predictions of the same examples, if they are there already.
+
+    Returns:
+        The sender's zero-shot predictions with the ``message`` that was sent.
+
+    Raises:
+        TelepathyError: if ``sent`` is of other examples, or neither it nor a sender is given.
+    """
+    if sent is None:
+        if sender is None:
+            raise TelepathyError("A label relay needs the sender or its zero-shot predictions.")
+        sent = zero_shot(sender, task, frame)
+    if list(sent["id"]) != list(frame["id"]):
+        raise TelepathyError(f"The sender's predictions for the task {task.name} are of other examples.")
+    return sent.assign(message=[_spoken(task, answer) for answer in sent["prediction"]])
+
+
+def _spoken(task: Task, answer: Any) -> str:
+    verbalisers: Mapping[str, str] = {label.name: label.verbaliser for label in task.labels}
+    return verbalisers.get(answer, answer) if isinstance(answer, str) else ""

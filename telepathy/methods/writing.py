@@ -1,0 +1,49 @@
+"""Free text from a frozen model, whole: messages of a relay, and answers of the published variants."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from telepathy.features import length_batches
+from telepathy.models.loading import LanguageModel
+from telepathy.scoring.labels import text_prefix
+
+BATCH_TOKENS = 6144
+"""Most places of a padded batch, what will be written included: bounds the key-value cache."""
+
+
+@torch.inference_mode()
+def write_after(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    prefixes: Callable[[Sequence[Sequence[int]]], tuple[Tensor, Tensor]] | None = None,
+) -> list[str]:
+    """Continue token rows greedily by at most ``tokens`` tokens, like lengths together.
+
+    Args:
+        lm: frozen causal LM of width ``d``.
+        rows: the prompts, BOS first.
+        tokens: most tokens to write.
+        prefixes: makes embeddings ``[batch, positions, d]``, left-padded, and their mask from some
+            rows; by default the plain embeddings.
+
+    Returns:
+        All that was written after each row, in the order of ``rows``, stripped.
+    """
+    texts: dict[int, str] = {}
+    for batch in length_batches([len(row) + tokens for row in rows], BATCH_TOKENS):
+        chosen = [rows[row] for row in batch]
+        prefix, mask = text_prefix(lm, chosen) if prefixes is None else prefixes(chosen)
+        ids = lm.model.generate(  # type: ignore[operator]
+            inputs_embeds=prefix.to(lm.compute.dtype),
+            attention_mask=mask,
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=lm.pad_id,
+            eos_token_id=lm.eos_ids or None,
+        )
+        written = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts.update((row, text.strip()) for row, text in zip(batch, written, strict=True))
+    return [texts[row] for row in range(len(rows))]
