@@ -15,9 +15,9 @@ from telepathy.config import (
     task_file,
 )
 from telepathy.workflow import library_sources as sources_of_script
-from telepathy.workflow import make_importable
+from telepathy.workflow import prepare_jobs
 
-make_importable()
+prepare_jobs()
 check_config(config)
 runs = runs_table(config)
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,10 +16,15 @@ from telepathy.errors import TelepathyError
 ROOT = Path(__file__).parent.parent
 
 
-def make_importable() -> None:
-    """Let the Python processes of jobs find the library even where it is not installed."""
+def prepare_jobs() -> None:
+    """Let the Python processes of jobs find the library, and let Snakemake find Python, wherever they lie.
+
+    Snakemake puts the interpreter's path into shell commands without quotes, which a space in it breaks.
+    """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    if shlex.quote(sys.executable) != sys.executable:
+        sys.executable = shlex.quote(os.path.relpath(sys.executable))
 
 
 @contextmanager
