@@ -11,6 +11,7 @@ validate(config, "telepathy/config.schema.yaml")
 
 
 include: "rules/common.smk"
+include: "rules/targets.smk"
 include: "rules/fetch.smk"
 include: "rules/encode.smk"
 include: "rules/bridge.smk"

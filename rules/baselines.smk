@@ -29,3 +29,14 @@ rule prompt_model:
         compute={"device": config["device"], "dtype": config["dtype"]},
     script:
         "../workflow_scripts/prompt_model.py"
+
+
+# Never runs: its input function names the methods that there are.
+rule refuse_unknown_method:
+    input:
+        unknown_method,
+    output:
+        predictions=f"results/{RUN}/predictions.parquet",
+        metrics=f"results/{RUN}/metrics.json",
+    wildcard_constraints:
+        method=f"(?!(?:{'|'.join(config['methods'])})/)[a-z][a-z0-9_]*",
