@@ -15,6 +15,7 @@ include: "rules/targets.smk"
 include: "rules/fetch.smk"
 include: "rules/encode.smk"
 include: "rules/bridge.smk"
+include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/report.smk"
 

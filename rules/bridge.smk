@@ -26,7 +26,7 @@ rule train_bridge:
     params:
         settings=settings_of,
         limits=limits_of,
-        compute={"device": config["device"], "dtype": config["dtype"]},
+        compute=COMPUTE,
         checkpoints=f"resources/checkpoints/{RUN}",
     script:
         "../workflow_scripts/train_bridge.py"
@@ -34,7 +34,7 @@ rule train_bridge:
 
 rule evaluate_bridge:
     input:
-        bridge=f"results/{RUN}/bridge",
+        bridge=bridge_of,
         receiver=model_folder("receiver_is"),
         features=features_folder,
         examples="resources/tasks/{task}",
@@ -48,7 +48,7 @@ rule evaluate_bridge:
     benchmark:
         f"results/{{study}}/costs/evaluate_bridge/{JOB}.jsonl"
     wildcard_constraints:
-        method=methods_of("bridge"),
+        method=methods_of("bridge", "control"),
     conda:
         "../envs/telepathy.yaml"
     threads: threads_of
@@ -59,6 +59,6 @@ rule evaluate_bridge:
     params:
         settings=settings_of,
         limits=limits_of,
-        compute={"device": config["device"], "dtype": config["dtype"]},
+        compute=COMPUTE,
     script:
         "../workflow_scripts/evaluate_bridge.py"

@@ -6,6 +6,7 @@ sys.path.insert(0, str(workflow.basedir))
 import yaml
 
 from telepathy.config import (
+    bridge_settings,
     check_config,
     encoded_layers,
     method_settings,
@@ -54,8 +55,12 @@ def methods_of(*kinds):
 
 
 def settings_of(wildcards):
-    """Resolved settings of a run's method."""
-    return method_settings(config, wildcards.method, wildcards.study, wildcards.task)
+    """Resolved settings of a run's method, without those that only tables read."""
+    settings = method_settings(config, wildcards.method, wildcards.study, wildcards.task)
+    return {key: value for key, value in settings.items() if key not in ("title", "group")}
+
+
+COMPUTE = {"device": config["device"], "dtype": config["dtype"]}
 
 
 def limits_of(wildcards):
@@ -74,11 +79,22 @@ def content_of(task):
         return yaml.safe_load(handle)
 
 
+def bridge_settings_of(wildcards):
+    """Resolved settings of a run's bridge; a control uses that of another method."""
+    return bridge_settings(config, wildcards.method, wildcards.study, wildcards.task)
+
+
+def bridge_of(wildcards):
+    """Trained bridge of a run."""
+    method = settings_of(wildcards).get("of", wildcards.method)
+    return f"results/{RUN}/bridge".format(**{**dict(wildcards.items()), "method": method})
+
+
 def model_folder(role):
-    """Folder of the model that a setting (sender_is, receiver_is, model) names."""
+    """Folder of the model that a setting (sender_is, receiver_is, model) names, or of a role."""
 
     def folder(wildcards):
-        settings = settings_of(wildcards)
+        settings = bridge_settings_of(wildcards)
         name = model_of(config, wildcards.study, settings.get(role, role))
         return f"resources/models/{name}"
 
@@ -87,7 +103,7 @@ def model_folder(role):
 
 def features_folder(wildcards):
     """Feature store of the model that a run reads."""
-    role = settings_of(wildcards).get("sender_is", "sender")
+    role = bridge_settings_of(wildcards).get("sender_is", "sender")
     model = model_of(config, wildcards.study, role)
     return f"resources/features/{wildcards.study}/{model}/{wildcards.task}"
 

@@ -25,6 +25,6 @@ rule encode_task:
             config, wildcards.study, wildcards.task, wildcards.model
         ),
         limits=limits_of,
-        compute={"device": config["device"], "dtype": config["dtype"]},
+        compute=COMPUTE,
     script:
         "../workflow_scripts/encode_task.py"

@@ -49,8 +49,8 @@ rule render_accuracy_table:
     conda:
         "../envs/telepathy.yaml"
     params:
-        tasks=lambda wildcards: tasks_of_kinds(wildcards.study, TABLES[wildcards.table]),
-        methods=lambda wildcards: titles_of(wildcards.study),
+        tasks=lambda wildcards: tasks_of_kinds(wildcards.study, TABLES[wildcards.table]["kinds"]),
+        methods=lambda wildcards: titles_of(wildcards.study, TABLES[wildcards.table]["groups"]),
         title=lambda wildcards: study_of(config, wildcards.study)["title"],
     script:
         "../workflow_scripts/render_accuracy_table.py"

@@ -26,14 +26,23 @@ def tasks_of_kinds(study, kinds):
 
 
 TABLES = {
-    "table1_classification": ("labels",),
-    "table2_reasoning": ("boolean", "multiple_choice", "number"),
+    "table1_classification": {"kinds": ["labels"], "groups": ["main"]},
+    "table2_reasoning": {
+        "kinds": ["boolean", "multiple_choice", "number"],
+        "groups": ["main", "variant", "control"],
+    },
+    "table3_baselines": {"kinds": ["labels"], "groups": ["main", "variant", "control"]},
+    "table6_ablations": {"kinds": ["labels"], "groups": ["ablation"]},
 }
 
 
 def study_targets(study):
     """Everything that a study makes."""
-    tables = [table for table, kinds in TABLES.items() if tasks_of_kinds(study, kinds)]
+    tables = [
+        name
+        for name, wanted in TABLES.items()
+        if tasks_of_kinds(study, wanted["kinds"]) and titles_of(study, wanted["groups"])
+    ]
     return [
         f"results/{study}/summary.csv",
         f"results/{study}/costs.csv",
@@ -41,14 +50,14 @@ def study_targets(study):
     ]
 
 
-def titles_of(study):
-    """Methods that a study runs, with their titles, in the order of config.yaml."""
+def titles_of(study, groups):
+    """Methods of some groups that a study runs, with their titles, in the order of config.yaml."""
     used = {run.method for run in study_runs(study)}
-    return {
-        name: method_settings(config, name).get("title", name)
-        for name in config["methods"]
-        if name in used
-    }
+    settings = {name: method_settings(config, name) for name in config["methods"] if name in used}
+    names = [name for name in settings if settings[name]["group"] in groups]
+    if names and groups == ["ablation"] and "bridge" in used:
+        names = ["bridge", *names]  # what was changed stands beside what it was changed from
+    return {name: settings[name].get("title", name) for name in names}
 
 
 def shared_costs(study):
@@ -63,3 +72,9 @@ def shared_costs(study):
 def unknown_method(wildcards):
     """Refuse a target of a method that config.yaml does not have; Snakemake only says that no rule makes it."""
     method_settings(config, wildcards.method)
+
+
+def sent_predictions(wildcards):
+    """Predictions of the method whose labels a relay sends."""
+    method = settings_of(wildcards)["sent_by"]
+    return f"results/{wildcards.study}/runs/{wildcards.task}/{method}/k0/seed0/predictions.parquet"

@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from telepathy.errors import TelepathyError
+from telepathy.report.markdown import markdown
 from telepathy.report.tables import cells
+
+MARKS = ("<!-- demo:", "<!-- end of demo -->")
 
 
 def show(folder: Path, console: Console) -> None:
@@ -36,6 +39,24 @@ def show(folder: Path, console: Console) -> None:
     console.print(f"Results: {folder}/summary.csv, {folder}/tables/, {folder}/runs/")
 
 
+def insert(folder: Path, document: Path, console: Console) -> None:
+    """Write a study's tables and costs as Markdown between the marks of a document.
+
+    Raises:
+        TelepathyError: if the document has no marks, or the study no tables yet.
+    """
+    before, start, rest = document.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not start or not end:
+        raise TelepathyError(
+            f"{document} has no place for the table: it needs the lines {MARKS[0]!r} and {MARKS[1]!r}."
+        )
+    first_line, _, _ = rest.partition("\n")
+    text = markdown(folder)
+    document.write_text(f"{before}{start}{first_line}\n{text}\n{end}{after}")
+    console.print(f"{document}: tables of {folder}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="telepathy", description=__doc__)
@@ -43,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     shown = commands.add_parser("show", help="print a study's table")
     shown.add_argument("folder", type=Path, help="e.g. results/demo")
     shown.set_defaults(run=lambda options: show(options.folder, Console()))
+    inserted = commands.add_parser("insert", help="write a study's tables into a document")
+    inserted.add_argument("folder", type=Path, help="e.g. results/demo")
+    inserted.add_argument("document", type=Path, help="e.g. README.md")
+    inserted.set_defaults(run=lambda options: insert(options.folder, options.document, Console()))
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -53,7 +53,9 @@ def check_config(config: Config) -> None:
         for settings in [study.get("settings", {}), *(task.get("settings", {}) for task in study["tasks"].values())]:
             _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
     for method in config["methods"]:
-        method_settings(config, method)
+        settings = method_settings(config, method)
+        for key in ("of", "sent_by"):
+            _known(f"methods.{method}.{key}", filter(None, [settings.get(key)]), config["methods"], "method")
     runs_table(config)
 
 
@@ -111,6 +113,12 @@ def method_settings(config: Config, method: str, study: str | None = None, task:
     return _with_defaults(kinds[kind], merged, f"methods.{method}")
 
 
+def bridge_settings(config: Config, method: str, study: str, task: str) -> dict[str, Any]:
+    """Settings of a bridge, or of the bridge whose trained weights a control uses."""
+    settings = method_settings(config, method, study, task)
+    return method_settings(config, settings["of"], study, task) if settings["kind"] == "control" else settings
+
+
 def _inherited(config: Config, method: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     _known("methods", [method], config["methods"], "method")
     if method in seen:
@@ -159,7 +167,7 @@ def encoded_layers(config: Config, study: str, task: str, model: str) -> tuple[l
     whole: set[float] = set()
     pooled: set[float] = set()
     for method in runs["method"].unique():
-        settings = method_settings(config, method, study, task)
+        settings = bridge_settings(config, method, study, task)
         if model != model_of(config, study, settings.get("sender_is", "sender")):
             continue
         if settings["kind"] == "bridge":

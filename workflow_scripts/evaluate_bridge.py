@@ -11,12 +11,14 @@ from telepathy.workflow import job_log
 
 with job_log(snakemake):
     use_threads(snakemake.threads)
-    seed_everything(0)
+    seed = int(snakemake.wildcards.seed)
+    seed_everything(seed)
     task = load_task(snakemake.input.task)
     examples = Path(snakemake.input.examples)
     data = BridgeData(
         task=task, examples=examples, features=Path(snakemake.input.features), limits=snakemake.params.limits
     )
     receiver = load_language_model(snakemake.input.receiver, choose_compute(**snakemake.params.compute))
-    predictions = evaluate_bridge(data, receiver, snakemake.input.bridge)
+    control = snakemake.params.settings.get("control")
+    predictions = evaluate_bridge(data, receiver, snakemake.input.bridge, control, seed)
     write_run(predictions, task, examples, [data.sender_source, receiver.source], receiver.compute, snakemake)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from telepathy.analysis.results import write_run
 from telepathy.devices import choose_compute, seed_everything, use_threads
-from telepathy.methods.prompted import zero_shot
+from telepathy.methods.prompted import answer_prompts
 from telepathy.models.loading import load_language_model
 from telepathy.tasks.data import load_split
 from telepathy.tasks.spec import load_task
@@ -12,9 +12,12 @@ from telepathy.workflow import job_log
 
 with job_log(snakemake):
     use_threads(snakemake.threads)
-    seed_everything(int(snakemake.wildcards.seed))
+    seed = int(snakemake.wildcards.seed)
+    seed_everything(seed)
     task = load_task(snakemake.input.task)
     examples = Path(snakemake.input.examples)
+    limits = snakemake.params.limits
+    train, test = (load_split(examples, split, limits.get(split)) for split in ("train", "test"))
     model = load_language_model(snakemake.input.model, choose_compute(**snakemake.params.compute))
-    predictions = zero_shot(model, task, load_split(examples, "test", snakemake.params.limits.get("test")))
-    write_run(predictions, task, examples, [model.source], model.compute, snakemake)
+    predictions, shown = answer_prompts(model, task, train, test, snakemake.params.settings, seed)
+    write_run(predictions, task, examples, [model.source], model.compute, snakemake, **shown)

@@ -1,6 +1,6 @@
-"""What can be learnt without a sender: prompt tuning (Lester et al. 2021) and LoRA (Hu et al. 2021) on the receiver."""
+"""Learnt weights on a frozen receiver: soft prompts (Lester et al. 2021) and LoRA (Hu et al. 2021)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,25 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from telepathy.errors import TelepathyError
 from telepathy.features import length_batches
 from telepathy.files import atomic_path, read_json, write_json
 from telepathy.methods.prompted import prompt_rows
 from telepathy.methods.writing import write_after
-from telepathy.models.loading import LanguageModel, pad
+from telepathy.models.loading import LanguageModel
 from telepathy.scoring.answers import answer, generated_predictions
 from telepathy.scoring.labels import LabelSet, text_prefix
-from telepathy.tasks.data import check_classes
 from telepathy.tasks.parsing import contains_label
 from telepathy.tasks.spec import Task
-from telepathy.training.bridge import answer_loss, answer_rows
-from telepathy.training.loop import TrainingConfig, fit
 
 BATCH_TOKENS = 2048
-HEAD_ROWS = 128
-"""Most positions whose logits are held at once by the loss over a whole prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,47 +253,6 @@ def adapter_config(kind: str, **settings: Any) -> AdapterConfig:
     return CONFIGS[kind](**settings)
 
 
-def tune_receiver(
-    lm: LanguageModel,
-    task: Task,
-    train: pd.DataFrame,
-    dev: pd.DataFrame,
-    config: AdapterConfig,
-    training: TrainingConfig,
-    seed: int,
-    checkpoints: str | Path | None = None,
-    progress: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[AdaptedReceiver, list[dict[str, float]]]:
-    """Train an adapter of the receiver.
-
-    LoRA changes ``lm`` in place until `AdaptedReceiver.detach`.
-
-    Args:
-        lm: frozen causal LM.
-        task: gives prompt, primer and labels.
-        train: training examples.
-        dev: examples that select the weights.
-        config: `PromptTuningConfig` or `LoraConfig`.
-        training: steps, rate and so on.
-        seed: decides the start, the order of the data and every random draw.
-        checkpoints: as in `telepathy.training.loop.fit`.
-        progress: as in `telepathy.training.loop.fit`.
-
-    Returns:
-        The adapted receiver with the chosen weights, and the history.
-
-    Raises:
-        TelepathyError: if a class has no training example, or training breaks off.
-    """
-    check_classes(task, train)
-    adapted = AdaptedReceiver(lm, task, config, _new_adapter(lm, task, train, config, seed))
-    identity = {"kind": config.kind, **asdict(config), "task": task.prompt_hash, "receiver": lm.name}
-    learner = AdapterLearner(adapted, train, dev.iloc[: config.dev_examples])
-    history = fit(learner, training, seed, identity, checkpoints, progress)
-    adapted.adapter.eval()
-    return adapted, history
-
-
 def load_adapter(lm: LanguageModel, task: Task, folder: str | Path) -> tuple[AdaptedReceiver, dict[str, Any]]:
     """Put a saved adapter on its receiver; also return what its ``config.json`` says (safetensors only).
 
@@ -328,7 +281,8 @@ def load_adapter(lm: LanguageModel, task: Task, folder: str | Path) -> tuple[Ada
     return AdaptedReceiver(lm, task, config, adapter.eval()), about
 
 
-def _new_adapter(lm: LanguageModel, task: Task, train: pd.DataFrame, config: AdapterConfig, seed: int) -> Adapter:
+def new_adapter(lm: LanguageModel, task: Task, train: pd.DataFrame, config: AdapterConfig, seed: int) -> Adapter:
+    """Start an adapter; the seed decides its random weights and words."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(config, LoraConfig):
@@ -356,90 +310,3 @@ def first_vectors(lm: LanguageModel, task: Task, train: pd.DataFrame, soft_token
     missing = soft_tokens - len(words)
     ids = words + rng.choice(used, missing, replace=missing > len(used)).tolist()
     return lm.embed(torch.tensor(ids, device=lm.compute.device)).float()
-
-
-class AdapterLearner:
-    """An adapter on its frozen receiver, for `telepathy.training.loop.fit`."""
-
-    def __init__(self, adapted: AdaptedReceiver, train: pd.DataFrame, dev: pd.DataFrame):
-        self.adapted, self.dev = adapted, dev
-        self.prompts, self.answers = adapted.prompts(train), self._answers(train)
-        self.dev_prompts, self.dev_answers = adapted.prompts(dev), self._answers(dev)
-        labels = adapted.config.loss == "labels" and adapted.task.labels
-        self.restrict = LabelSet.of(adapted.lm, adapted.task) if labels else None
-
-    def _answers(self, frame: pd.DataFrame) -> list[list[int]]:
-        rows = answer_rows(self.adapted.lm, self.adapted.task, frame)
-        config = self.adapted.config
-        if isinstance(config, LoraConfig) and config.teach_end and self.adapted.task.labels:
-            return [row + self.adapted.lm.eos_ids[:1] for row in rows]
-        return rows
-
-    @property
-    def trainable(self) -> nn.Module:
-        """The adapter."""
-        return self.adapted.adapter
-
-    @property
-    def examples(self) -> int:
-        """Number of training examples."""
-        return len(self.prompts)
-
-    def loss(self, rows: Sequence[int]) -> Tensor:
-        """Loss of some training examples, on what the configuration says."""
-        prompts, answers = [self.prompts[row] for row in rows], [self.answers[row] for row in rows]
-        if self.adapted.config.loss == "whole_prompt":
-            return whole_prompt_loss(self.adapted.lm, [prompt + said for prompt, said in zip(prompts, answers)])
-        prefix, mask = self.adapted.adapter.prefixes(prompts)
-        return answer_loss(self.adapted.lm, prefix, mask, answers, self.restrict)
-
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Dev accuracy and loss (of the right label among the labels; for numbers the answer loss for both)."""
-        if not self.adapted.task.labels:
-            loss = self._dev_loss()
-            return {"loss": loss, "accuracy": -loss}
-        predictions = self.adapted.scored(self.dev, self.dev_prompts)
-        names = self.adapted.task.label_names
-        gold = torch.tensor([names.index(name) for name in self.dev["label"]])
-        scores = torch.from_numpy(np.stack(predictions["scores"].tolist()))
-        right = predictions["prediction"] == predictions["label"]
-        return {"loss": float(F.cross_entropy(scores, gold)), "accuracy": float(right.mean())}
-
-    def _dev_loss(self) -> float:
-        total = 0.0
-        for rows in length_batches([len(row) for row in self.dev_prompts], BATCH_TOKENS):
-            prefix, mask = self.adapted.adapter.prefixes([self.dev_prompts[row] for row in rows])
-            loss = answer_loss(self.adapted.lm, prefix, mask, [self.dev_answers[row] for row in rows])
-            total += float(loss) * len(rows)
-        return total / len(self.dev_prompts)
-
-
-def whole_prompt_loss(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Mean over all tokens but the first of their negative log-likelihood (the published loss).
-
-    Logits are made for some positions at a time, and again in the backward pass: of a whole batch
-    they take gigabytes with a vocabulary of 262,144.
-
-    Args:
-        rows: prompts with their answers, BOS first.
-    """
-    ids, mask = (part.to(lm.compute.device) for part in pad(rows, lm.pad_id))
-    states = lm.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
-    real = mask[:, 1:].bool()
-    states, targets = states[:, :-1][real], ids[:, 1:][real]
-    total = torch.zeros((), device=states.device)
-    for start in range(0, len(targets), HEAD_ROWS):
-        part = slice(start, start + HEAD_ROWS)
-        total = total + checkpoint(
-            _head_loss, lm, states[part], targets[part], use_reentrant=False, preserve_rng_state=False
-        )
-    return total / len(targets)
-
-
-def _head_loss(lm: LanguageModel, states: Tensor, targets: Tensor) -> Tensor:
-    logits = lm.model.get_output_embeddings()(states).float()
-    cap = getattr(lm.model.config, "final_logit_softcapping", None)
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
-    return F.cross_entropy(logits, targets, reduction="sum")

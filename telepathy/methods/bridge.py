@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 from telepathy.bridges import Bridge, BridgeConfig, build_bridge, load_bridge
-from telepathy.devices import peak_memory_mb, seed_everything
+from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, LayerStates
-from telepathy.files import read_json, write_json
+from telepathy.files import read_json
+from telepathy.methods.controls import control_states
+from telepathy.methods.trained import say, take, write_training
 from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
 from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix
 from telepathy.training.loop import TrainingConfig, fit
-
-COLLAPSE_GAIN = 0.05
-"""A run whose best dev accuracy is less than this above the majority share is called collapsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def train_bridge(
     check_classes(data.task, train)
     depth, sender_width = _sender_shape(data)
     config = BridgeConfig(
-        soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **_take(BridgeConfig, settings)
+        soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **take(BridgeConfig, settings)
     )
     bridge = build_bridge(config).to(receiver.compute.device)
     bridge.match_embeddings(_embedding_sample(receiver))
@@ -96,37 +95,25 @@ def train_bridge(
         data.task,
         (data.states("train", settings["sender_layer"], depth), train),
         (data.states("dev", settings["sender_layer"], depth), dev),
-        ReceiverSide(**_take(ReceiverSide, settings)),
+        ReceiverSide(**take(ReceiverSide, settings)),
         loss=settings["loss"],
         diversity=settings["diversity"],
     )
     started = time.perf_counter()
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits)]
-    history = fit(learner, TrainingConfig(**_take(TrainingConfig, settings)), seed, identity, checkpoints, _say)
+    history = fit(learner, TrainingConfig(**take(TrainingConfig, settings)), seed, identity, checkpoints, say)
     seconds = time.perf_counter() - started
     bridge.save_pretrained(
         target,
         task=data.task.name,
         sender={"name": _index(data)["model"], "layer": layer_index(settings["sender_layer"], depth)},
-        receiver={"name": receiver.name, **_take(ReceiverSide, settings)},
+        receiver={"name": receiver.name, **take(ReceiverSide, settings)},
         prompt=data.task.prompt_hash,
     )
-    write_json(Path(target) / "training.json", {"history": history, "collapsed": _collapsed(data.task, dev, history)})
-    write_json(
-        Path(target) / "cost.json",
-        {
-            "train_seconds": round(seconds, 2),
-            "peak_memory_mb": round(peak_memory_mb(receiver.compute), 1),
-            "trainable_parameters": sum(parameter.numel() for parameter in bridge.parameters()),
-        },
-    )
+    parameters = sum(parameter.numel() for parameter in bridge.parameters())
+    write_training(target, data.task, dev, history, seconds, parameters, receiver.compute)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-def _take(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a dataclass knows."""
-    return {field.name: settings[field.name] for field in fields(cls) if field.name in settings}
 
 
 def _index(data: BridgeData) -> dict[str, Any]:
@@ -141,24 +128,6 @@ def _sender_shape(data: BridgeData) -> tuple[int, int]:
 def _embedding_sample(receiver: LanguageModel) -> Tensor:
     vocabulary = receiver.model.config.vocab_size
     return receiver.embed(torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device))
-
-
-def _say(record: Mapping[str, float]) -> None:
-    print("  ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
-
-
-def _collapsed(task: Task, dev: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the run learned no more than the most frequent answer; says so loudly."""
-    if task.kind == "number":
-        return False
-    majority = dev["label"].value_counts(normalize=True).max()
-    best = max(record["accuracy"] for record in history)
-    collapsed = best < majority + COLLAPSE_GAIN
-    if collapsed:
-        print(
-            f"COLLAPSED: the best dev accuracy {best:.3f} is not above the majority share {majority:.3f}.", flush=True
-        )
-    return bool(collapsed)
 
 
 def answer_with_bridge(
@@ -181,8 +150,17 @@ def answer_with_bridge(
     return answer(receiver, task, frame, prefixes, batches)
 
 
-def evaluate_bridge(data: BridgeData, receiver: LanguageModel, folder: str | Path) -> pd.DataFrame:
+def evaluate_bridge(
+    data: BridgeData, receiver: LanguageModel, folder: str | Path, control: str | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Answer the test examples with a trained bridge.
+
+    Args:
+        data: test is read.
+        receiver: the frozen model that answers.
+        folder: what `train_bridge` wrote.
+        control: put states that say nothing in the sender's place (see `telepathy.methods.controls`).
+        seed: of the control's draws.
 
     Raises:
         TelepathyError: if the bridge was trained for another receiver, sender or prompt.
@@ -196,6 +174,8 @@ def evaluate_bridge(data: BridgeData, receiver: LanguageModel, folder: str | Pat
         if expected != found:
             raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
-    side = ReceiverSide(**_take(ReceiverSide, about["receiver"]))
+    if control is not None:
+        states = control_states(control, states, seed)
+    side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
     bridge = bridge.to(receiver.compute.device)
     return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)

@@ -11,10 +11,14 @@ import pandas as pd
 
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore
+from telepathy.methods.bridge import BridgeData
+from telepathy.methods.trained import take
+from telepathy.models.loading import layer_index
 from telepathy.tasks.data import check_classes
 from telepathy.tasks.spec import Task
 
 POOLINGS = ("mean", "last")
+SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,14 @@ class ProbeConfig:
             raise TelepathyError(f"The strengths of a probe must be above 0, not {min(self.strengths)}.")
         if self.iterations < 1:
             raise TelepathyError(f"A probe needs iterations of 1 at least, not {self.iterations}.")
+
+
+def probe_sender(data: BridgeData, settings: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """`linear_probe` of a task's cached features, as the resolved settings of a method say."""
+    stores = {split: FeatureStore(data.features, split, data.task) for split in SPLITS}
+    layers = [layer_index(layer, stores["train"].index["depth"]) for layer in settings["layers"]]
+    config = ProbeConfig(**{**take(ProbeConfig, settings), "layers": layers})
+    return linear_probe(data.task, stores, {split: data.frame(split) for split in SPLITS}, config)
 
 
 def linear_probe(

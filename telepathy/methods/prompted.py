@@ -18,6 +18,21 @@ from telepathy.tasks.spec import Task
 BLANK_LINE = "\n\n"
 
 
+def answer_prompts(
+    lm: LanguageModel,
+    task: Task,
+    train: pd.DataFrame,
+    frame: pd.DataFrame,
+    settings: Mapping[str, Any],
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Answer by `zero_shot` or `few_shot`, as the resolved settings of a method say."""
+    if settings["kind"] == "zero_shot":
+        return zero_shot(lm, task, frame), {}
+    room = min(settings["prompt_tokens"], lm.max_positions)
+    return few_shot(lm, task, train, frame, settings["shots"], seed, room)
+
+
 def zero_shot(lm: LanguageModel, task: Task, frame: pd.DataFrame) -> pd.DataFrame:
     """Answer every example from the task's prompt alone.
 
@@ -81,7 +96,7 @@ def few_shot(
     used = len(lm.token_ids(text)) if shown else 0
     shot_task = with_prompt(task, _literal(text) + task.prompt, min(room, used + task.max_tokens))
     rows = prompt_rows(lm, shot_task, frame)
-    predictions = answer_rows_of_tokens(lm, task, frame, rows, content_free_prompt(lm, shot_task, frame))
+    predictions = answer_rows_of_tokens(lm, task, frame, rows, content_free_prompt(lm, shot_task, frame), True)
     return predictions, {
         "shots": len(drawn),
         "dropped": len(drawn) - len(shown),

@@ -48,8 +48,8 @@ class RelayConfig:
         message_tokens: most tokens that the sender writes.
         label_list: the receiver answers the task's own prompt; without, only the text and the primer
             (as published).
-        characters: the sender's text is cut to so many characters (published: 256); None for the
-            task's own limit in tokens.
+        characters: the sender's text is cut to so many characters (published: 256); 0 for the task's
+            own limit in tokens.
         answer: ``score`` takes the likeliest label; ``generate`` (as published) writes freely and
             takes the first label of the list that occurs anywhere, even inside a word.
         generated_tokens: most tokens of a generated answer.
@@ -58,7 +58,7 @@ class RelayConfig:
     style: str = "summary"
     message_tokens: int = 48
     label_list: bool = True
-    characters: int | None = None
+    characters: int = 0
     answer: str = "score"
     generated_tokens: int = 10
 
@@ -67,9 +67,9 @@ class RelayConfig:
             raise TelepathyError(f"The style of a relay is {', '.join(STYLES)}, not {self.style!r}.")
         if self.answer not in ("score", "generate"):
             raise TelepathyError(f"answer must be score or generate, not {self.answer!r}.")
-        for name in ("message_tokens", "generated_tokens", "characters"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise TelepathyError(f"A relay needs {name} of 1 at least, not {getattr(self, name)}.")
+        for name, least in (("message_tokens", 1), ("generated_tokens", 1), ("characters", 0)):
+            if getattr(self, name) < least:
+                raise TelepathyError(f"A relay needs {name} of {least} at least, not {getattr(self, name)}.")
 
 
 def text_relay(
@@ -86,7 +86,7 @@ def text_relay(
 
 def write_messages(sender: LanguageModel, task: Task, frame: pd.DataFrame, config: RelayConfig) -> list[str]:
     """Write one message an example, greedily."""
-    if config.characters is not None:
+    if config.characters:
         frame = frame.assign(**{task.shorten: frame[task.shorten].str[: config.characters]})
     style = STYLES[config.style]
     read = task.prompt if style.sees_question else f"{{{task.shorten}}}"

@@ -1,17 +1,20 @@
 """The one scorer: from prefixes to predictions, for labels and for free answers, and their metrics."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from transformers import Cache
 
 from telepathy.features import length_batches
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.generation import generate
-from telepathy.scoring.labels import LabelSet, label_log_likelihoods, text_prefix
+from telepathy.scoring.labels import LabelSet, beginning, label_log_likelihoods, text_prefix
 from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number
 from telepathy.tasks.spec import Task
@@ -27,6 +30,7 @@ def answer(
     prefixes: Prefixes,
     batches: Sequence[Sequence[int]],
     content_free: tuple[Tensor, Tensor] | None = None,
+    past: Cache | None = None,
 ) -> pd.DataFrame:
     """Answer every example and return its prediction.
 
@@ -37,6 +41,7 @@ def answer(
         prefixes: makes the prefix of some rows of the frame.
         batches: which rows go together, each row once.
         content_free: prefix and mask ``[1, positions, …]`` without content, for calibrated scores.
+        past: what stands before every prefix (labels only, see `label_log_likelihoods`).
 
     Returns:
         One row an example in the frame's order: ``id``, ``label``, ``prediction``, and ``scores``
@@ -46,22 +51,45 @@ def answer(
         texts = _in_order(batches, lambda rows: generate(lm, *prefixes(rows), task.answer_tokens))
         return generated_predictions(task, frame, texts)
     labels = LabelSet.of(lm, task)
-    scores = np.array(_in_order(batches, lambda rows: label_log_likelihoods(lm, *prefixes(rows), labels).tolist()))
+    scores = np.array(
+        _in_order(batches, lambda rows: label_log_likelihoods(lm, *prefixes(rows), labels, past).tolist())
+    )
     base = None if content_free is None else label_log_likelihoods(lm, *content_free, labels)[0].numpy()
     return label_predictions(task, frame, labels, scores, base)
 
 
 def answer_rows_of_tokens(
-    lm: LanguageModel, task: Task, frame: pd.DataFrame, rows: list[list[int]], content_free: list[int] | None = None
+    lm: LanguageModel,
+    task: Task,
+    frame: pd.DataFrame,
+    rows: list[list[int]],
+    content_free: list[int] | None = None,
+    share_beginning: bool = False,
 ) -> pd.DataFrame:
-    """`answer` for prompts given as token rows; like lengths are batched together."""
+    """`answer` for prompts given as token rows; like lengths are batched together.
+
+    With ``share_beginning`` the tokens with which all rows begin (the solved examples of a few-shot
+    prompt) are run once. Only rows of one length are batched then, so that no padding stands between.
+    """
+    base = None if content_free is None else text_prefix(lm, [content_free])
+    shared = common_beginning(rows) if share_beginning and task.labels else 0
+    rests = [row[shared:] for row in rows]
 
     def prefixes(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return text_prefix(lm, [rows[row] for row in chosen])
+        embeds, mask = text_prefix(lm, [rests[row] for row in chosen])
+        return embeds, F.pad(mask, (shared, 0), value=1)
 
-    batches = length_batches([len(row) for row in rows], tokens=2048)
-    base = None if content_free is None else text_prefix(lm, [content_free])
-    return answer(lm, task, frame, prefixes, batches, base)
+    batches = length_batches([len(row) for row in rests], tokens=2048)
+    if not shared:
+        return answer(lm, task, frame, prefixes, batches, base)
+    batches = [list(group) for batch in batches for _, group in groupby(batch, key=lambda row: len(rests[row]))]
+    return answer(lm, task, frame, prefixes, batches, base, beginning(lm, rows[0][:shared]))
+
+
+def common_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with alike, their last ones not counted."""
+    alike = (len(set(tokens)) == 1 for tokens in zip(*(row[:-1] for row in rows)))
+    return sum(takewhile(bool, alike))
 
 
 def _in_order(batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:

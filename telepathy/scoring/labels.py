@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from telepathy.errors import TelepathyError
 from telepathy.models.loading import LanguageModel, pad
@@ -64,7 +65,9 @@ def positions_of(mask: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def label_log_likelihoods(receiver: LanguageModel, prefix: Tensor, mask: Tensor, labels: LabelSet) -> Tensor:
+def label_log_likelihoods(
+    receiver: LanguageModel, prefix: Tensor, mask: Tensor, labels: LabelSet, past: Cache | None = None
+) -> Tensor:
     """Score every label as the continuation of each prefix.
 
     Sums log p over all tokens of a label's verbaliser, so labels may differ in length and share
@@ -75,8 +78,9 @@ def label_log_likelihoods(receiver: LanguageModel, prefix: Tensor, mask: Tensor,
     Args:
         receiver: frozen causal LM of width ``d``.
         prefix: input embeddings ``[batch, positions, d]``, left-padded, first real position the BOS.
-        mask: 1 at real positions, ``[batch, positions]``.
+        mask: 1 at real positions, ``[batch, positions]``; those of ``past`` first where it is given.
         labels: ``n`` verbalisers.
+        past: key-value cache of one sequence that stands before every prefix (`beginning`).
 
     Returns:
         Log-likelihoods in nats, ``[batch, n]``, float32, on the CPU.
@@ -90,8 +94,9 @@ def label_log_likelihoods(receiver: LanguageModel, prefix: Tensor, mask: Tensor,
     out = receiver.model(
         inputs_embeds=prefix.to(receiver.compute.dtype),
         attention_mask=mask,
-        position_ids=positions_of(mask),
-        use_cache=several,
+        position_ids=positions_of(mask)[:, -prefix.shape[1] :],
+        past_key_values=None if past is None else repeated(past, len(mask)),
+        use_cache=several or past is not None,
         logits_to_keep=1,
     )
     first = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
@@ -101,7 +106,21 @@ def label_log_likelihoods(receiver: LanguageModel, prefix: Tensor, mask: Tensor,
     return scores.cpu()
 
 
-def _tails(receiver: LanguageModel, mask: Tensor, cache, labels: LabelSet) -> Tensor:
+@torch.inference_mode()
+def beginning(lm: LanguageModel, ids: Sequence[int]) -> Cache:
+    """Key-value cache of a token sequence with which many prefixes begin."""
+    row = torch.tensor([list(ids)], device=lm.compute.device)
+    return lm.model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def repeated(cache: Cache, times: int) -> Cache:
+    """Copy of a cache with every sequence ``times`` times in a row."""
+    copied = copy.deepcopy(cache)
+    copied.batch_repeat_interleave(times)
+    return copied
+
+
+def _tails(receiver: LanguageModel, mask: Tensor, cache: Cache, labels: LabelSet) -> Tensor:
     """Log-likelihood of every label's tokens after its first, ``[batch, n]``."""
     batch = len(mask)
     tails = torch.zeros(batch, len(labels.tokens), device=mask.device)
@@ -111,14 +130,12 @@ def _tails(receiver: LanguageModel, mask: Tensor, cache, labels: LabelSet) -> Te
         chunk = long[start : start + step]
         ids, real = pad([labels.tokens[index] for index in chunk], receiver.pad_id)
         ids, real = ids.to(mask.device).repeat(batch, 1), real.to(mask.device).repeat(batch, 1)
-        shared = copy.deepcopy(cache)
-        shared.batch_repeat_interleave(len(chunk))
         seen = torch.cat([mask.repeat_interleave(len(chunk), 0), real[:, :-1].to(mask.dtype)], dim=1)
         logits = receiver.model(
             input_ids=ids[:, :-1],
             attention_mask=seen,
             position_ids=positions_of(seen)[:, mask.shape[1] :],
-            past_key_values=shared,
+            past_key_values=repeated(cache, len(chunk)),
             use_cache=True,
         ).logits
         log_p = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
