@@ -26,7 +26,7 @@ from telepathy.methods.adapters import (
     new_adapter,
 )
 from telepathy.methods.trained import say, take, write_training
-from telepathy.models.loading import LanguageModel, pad
+from telepathy.models.loading import LanguageModel, head_logits, pad
 from telepathy.scoring.labels import LabelSet
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
@@ -198,8 +198,4 @@ def whole_prompt_loss(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Tenso
 
 
 def _head_loss(lm: LanguageModel, states: Tensor, targets: Tensor) -> Tensor:
-    logits = lm.model.get_output_embeddings()(states).float()
-    cap = getattr(lm.model.config, "final_logit_softcapping", None)
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
-    return F.cross_entropy(logits, targets, reduction="sum")
+    return F.cross_entropy(head_logits(lm, states), targets, reduction="sum")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -187,6 +188,28 @@ def hidden_states(lm: LanguageModel, ids: Tensor, mask: Tensor, layers: Sequence
         for hook in hooks:
             hook.remove()
     return found
+
+
+def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+    """Logits of final hidden states at some tokens of the vocabulary, as the model's own head gives them.
+
+    Args:
+        states: output of the model's decoder after its final norm, ``[..., d]``.
+        tokens: ids whose logits are wanted; None for the whole vocabulary.
+
+    Returns:
+        Logits ``[..., tokens]`` in float32.
+    """
+    head, config = lm.model.get_output_embeddings(), lm.model.config
+    weight, bias = head.weight, getattr(head, "bias", None)
+    if tokens is not None:
+        rows = torch.tensor(list(tokens), device=weight.device)
+        weight, bias = weight[rows], None if bias is None else bias[rows]
+    logits = F.linear(states.contiguous(), weight, bias).float()
+    # Cohere multiplies, Granite divides, Gemma 2 caps.
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def pad(rows: Sequence[Sequence[int]], fill: int, side: str = "right") -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from telepathy.bridges import Bridge
 from telepathy.errors import TelepathyError
 from telepathy.features import LayerStates
-from telepathy.models.loading import LanguageModel, pad
+from telepathy.models.loading import LanguageModel, head_logits, pad
 from telepathy.scoring.labels import LabelSet, continuation_ids, label_log_likelihoods
 from telepathy.tasks.spec import Task
 
@@ -81,33 +81,35 @@ def answer_loss(
             place after the same beginning; otherwise with the whole vocabulary.
     """
     ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
-    embeds = torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1)
     seen = torch.cat([mask, real[:, :-1]], dim=1)
-    logits = receiver.model(
-        inputs_embeds=embeds,
+    states = receiver.model.base_model(
+        inputs_embeds=torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1),
         attention_mask=seen,
         position_ids=(seen.long().cumsum(-1) - 1).clamp(min=0),
         use_cache=False,
-        logits_to_keep=ids.shape[1],
-    ).logits.float()
-    if labels is not None:
-        logits = logits + _only_labels(rows, labels, logits)
-    losses = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
-    return (losses * real).sum() / len(rows)
+    )[0][:, -ids.shape[1] :]
+    if labels is None:
+        logits, targets = head_logits(receiver, states), ids
+    else:
+        tokens = sorted({token for row in (*labels.tokens, *rows) for token in row})
+        logits = head_logits(receiver, states, tokens) + _only_labels(rows, labels, tokens, states)
+        targets = torch.searchsorted(torch.tensor(tokens, device=ids.device), ids.clamp(max=tokens[-1]))
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    return torch.where(real.bool(), losses, 0.0).sum() / len(rows)
 
 
-def _only_labels(rows: Sequence[Sequence[int]], labels: LabelSet, logits: Tensor) -> Tensor:
-    """Minus infinity wherever no label continues that way, ``[batch, places, vocabulary]``."""
-    barred = torch.full_like(logits, -torch.inf)
+def _only_labels(rows: Sequence[Sequence[int]], labels: LabelSet, tokens: Sequence[int], states: Tensor) -> Tensor:
+    """Minus infinity wherever no label continues that way, ``[batch, places, tokens]``."""
+    barred = torch.zeros(*states.shape[:2], len(tokens))
+    column = {token: place for place, token in enumerate(tokens)}
     for row, answer in enumerate(rows):
-        for place in range(logits.shape[1]):
+        for place in range(len(answer)):
             start = tuple(answer[:place])
-            allowed = {tokens[place] for tokens in labels.tokens if len(tokens) > place and tokens[:place] == start}
-            if place < len(answer) and allowed:
-                barred[row, place, list(allowed)] = 0.0
-            else:
-                barred[row, place] = 0.0
-    return barred
+            allowed = {label[place] for label in labels.tokens if len(label) > place and label[:place] == start}
+            if allowed:
+                barred[row, place] = -torch.inf
+                barred[row, place, [column[token] for token in allowed]] = 0.0
+    return barred.to(states.device)
 
 
 class BridgeLearner:

@@ -1,0 +1,389 @@
+import json
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
+from telepathy.config import method_settings
+from telepathy.errors import TelepathyError
+from telepathy.features import FeatureStore, encode_task
+from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
+from telepathy.scoring.labels import LabelSet, text_prefix
+from telepathy.training.bridge import (
+    BridgeLearner,
+    ReceiverSide,
+    answer_loss,
+    answer_rows,
+    effective_rank,
+    mean_similarity,
+    receiver_prefix,
+)
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+PREFIXES = [[1, 80, 81, 82, 83], [1, 90, 91], [1, 70, 71, 72]]
+ANSWERS = [[50], [60, 61, 62], [60, 63]]
+LABELS = LabelSet(("a", "b", "c", "d", "e"), ((50,), (60, 61, 62), (60, 63), (60, 61, 64), (51, 65, 66)))
+WORDS = {"negative": ["dull", "nobody wants it", "the card was stolen"], "positive": ["fine", "I like it", "I know it"]}
+
+
+def logits_after(lm, ids):
+    with torch.no_grad():
+        return lm.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+
+
+def slow_loss(lm, prompts, answers, competitors=None):
+    """One whole forward pass for every token of every answer."""
+    total = 0.0
+    for prompt, row in zip(prompts, answers):
+        for place, token in enumerate(row):
+            logits = logits_after(lm, [*prompt, *row[:place]])
+            if competitors is not None:
+                logits = logits[competitors(row[:place])]
+                token = competitors(row[:place]).index(token)
+            total -= float(torch.log_softmax(logits, dim=0)[token])
+    return total / len(answers)
+
+
+def continuations(start):
+    """Tokens with which some label goes on after ``start``."""
+    rows = [row for row in LABELS.tokens if list(row[: len(start)]) == list(start) and len(row) > len(start)]
+    return sorted({row[len(start)] for row in rows})
+
+
+def test_the_loss_is_the_cross_entropy_of_the_answers(lm):
+    loss = answer_loss(lm, *text_prefix(lm, PREFIXES), ANSWERS)
+    assert loss.item() == pytest.approx(slow_loss(lm, PREFIXES, ANSWERS), rel=1e-4)
+
+
+def test_with_labels_each_token_competes_with_those_of_labels_that_began_alike(lm):
+    loss = answer_loss(lm, *text_prefix(lm, PREFIXES), ANSWERS, LABELS)
+    assert loss.item() == pytest.approx(slow_loss(lm, PREFIXES, ANSWERS, continuations), rel=1e-4, abs=1e-5)
+
+
+def test_with_labels_the_losses_are_those_of_a_distribution_over_labels(lm):
+    prefix, mask = text_prefix(lm, PREFIXES[:1])
+    losses = [answer_loss(lm, prefix, mask, [row], LABELS).item() for row in LABELS.tokens]
+    assert sum(math.exp(-loss) for loss in losses) == pytest.approx(1, rel=1e-4)
+
+
+def test_the_loss_is_a_mean_over_examples(llama):
+    apart = [answer_loss(llama, *text_prefix(llama, [row]), [said]).item() for row, said in zip(PREFIXES, ANSWERS)]
+    together = answer_loss(llama, *text_prefix(llama, PREFIXES), ANSWERS).item()
+    assert together == pytest.approx(sum(apart) / 3, rel=1e-4)
+
+
+@pytest.fixture
+def soft():
+    torch.manual_seed(0)
+    return torch.randn(2, 3, 32)
+
+
+def words(lm, *ids):
+    table = lm.embed(torch.tensor(list(ids), dtype=torch.long))
+    return table.expand(2, -1, -1)
+
+
+def test_the_primer_stands_before_the_soft_tokens(lm, make_task, soft):
+    task = make_task()
+    expected = torch.cat([words(lm, 1, *lm.token_ids("Sentiment:")), soft], dim=1)
+    assert torch.equal(receiver_prefix(lm, task, soft, ReceiverSide()), expected)
+
+
+def test_the_primer_stands_after_the_soft_tokens_if_asked_for(lm, make_task, soft):
+    side = ReceiverSide(primer_position="after")
+    expected = torch.cat([words(lm, 1), soft, words(lm, *lm.token_ids("Sentiment:"))], dim=1)
+    assert torch.equal(receiver_prefix(lm, make_task(), soft, side), expected)
+
+
+@pytest.mark.parametrize("position, order", [("before", (0, 1)), ("after", (1, 0))])
+def test_there_is_no_bos_if_none_is_asked_for(llama, make_task, soft, position, order):
+    parts = [words(llama, *llama.token_ids("Sentiment:")), soft]
+    found = receiver_prefix(llama, make_task(), soft, ReceiverSide(primer_position=position, bos=False))
+    assert torch.equal(found, torch.cat([parts[place] for place in order], dim=1))
+
+
+def test_the_prefix_has_the_receivers_precision(llama, make_task, soft):
+    half = replace(llama, compute=replace(llama.compute, dtype=torch.bfloat16))
+    assert receiver_prefix(half, make_task(), soft, ReceiverSide()).dtype == torch.bfloat16
+
+
+def test_an_unknown_place_of_the_primer_is_refused():
+    with pytest.raises(TelepathyError, match="primer_position must be before or after, not 'between'"):
+        ReceiverSide(primer_position="between")
+
+
+def test_the_answer_of_a_label_follows_the_primer(llama, make_task):
+    rows = answer_rows(llama, make_task(), pd.DataFrame({"label": ["positive", "negative"]}))
+    assert [llama.tokenizer.decode(row) for row in rows] == [" positive", " negative"]
+
+
+def test_the_answer_of_a_number_ends_the_sequence(llama, number_task):
+    (row,) = answer_rows(llama, number_task, pd.DataFrame({"answer": ["12"]}))
+    assert llama.tokenizer.decode(row) == " 12</s>"
+
+
+def test_orthogonal_soft_tokens_are_not_similar():
+    assert mean_similarity(torch.eye(4)[None, :3] * 7).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_parallel_and_opposite_soft_tokens_are_wholly_similar():
+    row = torch.tensor([1.0, 2.0, 3.0])
+    assert mean_similarity(torch.stack([row, 2 * row, -row])[None]).item() == pytest.approx(1)
+
+
+def test_the_similarity_of_two_soft_tokens_is_their_squared_cosine():
+    angle = 0.7
+    pair = torch.tensor([[[1.0, 0.0], [math.cos(angle), math.sin(angle)]]])
+    assert mean_similarity(pair).item() == pytest.approx(math.cos(angle) ** 2)
+
+
+def test_the_similarity_is_a_mean_over_examples():
+    one, none = torch.ones(2, 4), torch.eye(4)[:2]
+    assert mean_similarity(torch.stack([one, none])).item() == pytest.approx(0.5)
+
+
+def test_one_soft_token_resembles_no_other():
+    assert mean_similarity(torch.randn(5, 1, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_the_effective_rank_counts_directions_of_equal_spread(rank):
+    directions = torch.eye(6, 12)[:rank]
+    flat = torch.cat([directions, -directions]) + 3.0
+    assert effective_rank(flat.view(2 * rank, 3, 4)) == pytest.approx(rank, rel=1e-3)
+
+
+def test_the_effective_rank_of_unequal_spreads_is_the_exponential_of_their_entropy():
+    flat = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert effective_rank(flat.view(4, 1, 2)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_soft_tokens_that_are_all_alike_have_no_rank():
+    assert effective_rank(torch.randn(1, 3, 4).expand(8, -1, -1)) == 0.0
+
+
+def examples(count, split):
+    rows = []
+    for row in range(count):
+        mood = ("negative", "positive")[row % 2]
+        rows.append({"id": f"{split}-{row}", "text": f"{row} films, {WORDS[mood][row % 3]}", "label": mood})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def data(tmp_path, make_task, llama):
+    """Examples whose words give their label away, and a sender's states of them."""
+    task, frames = (
+        make_task(),
+        {"train": examples(48, "train"), "dev": examples(12, "dev"), "test": examples(12, "test")},
+    )
+    (tmp_path / "task").mkdir()
+    for split, frame in frames.items():
+        frame.to_parquet(tmp_path / "task" / f"{split}.parquet")
+    encode_task(llama, task, frames, tmp_path / "features", layers=[1])
+    return BridgeData(task=task, examples=tmp_path / "task", features=tmp_path / "features", limits={})
+
+
+def settings(**changes):
+    """Settings of a bridge, the schema's defaults included."""
+    own = {"kind": "bridge", "sender_layer": 1, "width": 32, "steps": 40, "learning_rate": 0.01, "batch_size": 8}
+    return method_settings({"methods": {"bridge": {**own, **changes}}}, "bridge")
+
+
+@pytest.fixture
+def deterministic():
+    """Undo at the end what a run demands of PyTorch for the rest of a process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def trained(data, lms, tmp_path, deterministic):
+    """A bridge from the Llama to the GPT-2, trained for real."""
+    train_bridge(data, lms["gpt2"], settings(), k=2, seed=1, target=tmp_path / "bridge")
+    return tmp_path / "bridge"
+
+
+def learner(data, receiver, **more):
+    torch.manual_seed(0)
+    config = BridgeConfig(
+        architecture="perceiver", soft_tokens=2, sender_width=32, receiver_width=32, width=16, heads=2
+    )
+    states = {split: FeatureStore(data.features, split, data.task).layer(1) for split in ("train", "dev")}
+    train, dev = ((states[split], data.frame(split)) for split in ("train", "dev"))
+    return BridgeLearner(build_bridge(config), receiver, data.task, train, dev, ReceiverSide(), **more)
+
+
+def soft_prompt(learning, lm, split, row):
+    """Primer and soft tokens of one example, alone."""
+    states = {"train": learning.states, "dev": learning.dev_states}[split]
+    with torch.no_grad():
+        soft = learning.bridge(*states.batch([row]))
+    return torch.cat([lm.embed(torch.tensor([[1, *lm.token_ids("Sentiment:")]])), soft], dim=1)
+
+
+def label_score(lm, prompt, text):
+    """Log-likelihood of a label after embeddings, a whole forward pass for each token."""
+    total = 0.0
+    for token in lm.token_ids(f" {text}"):
+        with torch.no_grad():
+            total += float(torch.log_softmax(lm.model(inputs_embeds=prompt).logits[0, -1], dim=0)[token])
+        prompt = torch.cat([prompt, lm.embed(torch.tensor([[token]]))], dim=1)
+    return total
+
+
+def test_the_loss_of_a_batch_is_that_of_its_answers(data, lm):
+    learning, rows = learner(data, lm), [5, 0, 7]
+    names = data.frame("train")["label"]
+    slow = [-label_score(lm, soft_prompt(learning, lm, "train", row), names[row]) for row in rows]
+    assert learning.loss(rows).item() == pytest.approx(sum(slow) / 3, rel=1e-4)
+
+
+def test_the_penalty_on_like_soft_tokens_is_added_to_the_loss(data, llama):
+    rows = [5, 0, 7]
+    plain, penalised = learner(data, llama), learner(data, llama, diversity=0.5)
+    likeness = [F.cosine_similarity(*plain.soft_tokens(plain.states, [row])[0], dim=0) ** 2 for row in rows]
+    extra = penalised.loss(rows) - plain.loss(rows)
+    assert extra.item() == pytest.approx(0.5 * sum(likeness).item() / 3, rel=1e-3)
+
+
+def test_dev_is_scored_as_a_choice_between_the_labels(data, lm):
+    learning, frame = learner(data, lm), data.frame("dev")
+    prompts = [soft_prompt(learning, lm, "dev", row) for row in range(len(frame))]
+    scores = torch.tensor([[label_score(lm, prompt, name) for name in data.task.label_names] for prompt in prompts])
+    gold = torch.tensor([data.task.label_names.index(name) for name in frame["label"]])
+    metrics = learning.evaluate()
+    assert metrics["accuracy"] == pytest.approx((scores.argmax(1) == gold).float().mean().item())
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(scores, gold).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["labels", "vocabulary"])
+def test_every_parameter_of_the_bridge_gets_a_gradient(data, lm, loss):
+    learning = learner(data, lm, loss=loss)
+    learning.loss([0, 1, 2]).backward()
+    without = [name for name, value in learning.bridge.named_parameters() if value.grad is None or not value.grad.any()]
+    assert without == []
+
+
+def test_no_parameter_of_the_receiver_gets_a_gradient(data, lm):
+    learner(data, lm).loss([0, 1, 2]).backward()
+    assert [name for name, value in lm.model.named_parameters() if value.grad is not None] == []
+
+
+def history(folder):
+    return json.loads((folder / "training.json").read_text())["history"]
+
+
+def test_training_lowers_the_dev_loss(trained):
+    assert history(trained)[-1]["loss"] < 0.7 * history(trained)[0]["loss"]
+
+
+def test_a_trained_bridge_answers_test_examples_that_it_never_saw(data, lms, trained):
+    predictions = evaluate_bridge(data, lms["gpt2"], trained)
+    assert (predictions["prediction"] == predictions["label"]).mean() >= 0.9
+
+
+def test_every_test_example_is_answered_in_its_order(data, lms, trained):
+    predictions = evaluate_bridge(data, lms["gpt2"], trained)
+    assert predictions["id"].tolist() == [f"test-{row}" for row in range(12)]
+
+
+def test_scores_of_test_examples_are_those_of_their_soft_tokens(data, lms, trained):
+    lm, (bridge, _) = lms["gpt2"], load_bridge(trained)
+    states = FeatureStore(data.features, "test", data.task).layer(1)
+    scores = evaluate_bridge(data, lm, trained)["scores"]
+    for row in (0, 7):
+        with torch.no_grad():
+            soft = bridge(*states.batch([row]))
+        prompt = torch.cat([lm.embed(torch.tensor([[1, *lm.token_ids("Sentiment:")]])), soft], dim=1)
+        slow = [label_score(lm, prompt, name) for name in data.task.label_names]
+        torch.testing.assert_close(torch.tensor(scores[row]), torch.tensor(slow), **CLOSE)
+
+
+def test_training_leaves_the_receiver_as_it_was(data, lms, tmp_path, deterministic):
+    before = {name: value.clone() for name, value in lms["gpt2"].model.state_dict().items()}
+    train_bridge(data, lms["gpt2"], settings(steps=2), k=2, seed=1, target=tmp_path / "bridge")
+    after = lms["gpt2"].model.state_dict()
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
+
+
+def test_training_does_not_need_the_test_examples(data, lms, tmp_path, deterministic):
+    (data.examples / "test.parquet").unlink()
+    for path in (data.features / "test").iterdir():
+        path.unlink()
+    train_bridge(data, lms["gpt2"], settings(steps=2), k=2, seed=1, target=tmp_path / "bridge")
+    assert (tmp_path / "bridge" / "model.safetensors").is_file()
+
+
+def weights(data, receiver, folder, seed, **changes):
+    train_bridge(data, receiver, settings(steps=3, **changes), k=2, seed=seed, target=folder)
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_same_seed_gives_the_same_weights(data, lms, tmp_path, deterministic):
+    one, two = (weights(data, lms["gpt2"], tmp_path / name, seed=1) for name in ("one", "two"))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_another_seed_begins_with_other_weights(data, lms, tmp_path, deterministic):
+    still = {"learning_rate": 1e-9}
+    one, two = (weights(data, lms["gpt2"], tmp_path / f"seed{seed}", seed, **still) for seed in (1, 2))
+    assert (one["queries"] - two["queries"]).abs().mean() > 0.1
+
+
+def test_checkpoints_are_removed_once_a_bridge_is_written(data, lms, tmp_path, deterministic):
+    chosen = settings(steps=4, checkpoint_every=2)
+    train_bridge(data, lms["gpt2"], chosen, 2, 1, tmp_path / "bridge", checkpoints=tmp_path / "checkpoints")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_soft_tokens_start_with_the_size_of_the_receivers_embeddings(trained, lms):
+    table = lms["gpt2"].model.state_dict()["transformer.wte.weight"]
+    expected = table.pow(2).mean(1).sqrt().median()
+    torch.testing.assert_close(load_file(trained / "model.safetensors")["embedding_rms"], expected)
+
+
+def test_what_a_bridge_needs_is_written_beside_it(trained, data):
+    about = load_bridge(trained)[1]
+    assert about == {
+        "task": "films",
+        "sender": {"name": "llama", "layer": 1},
+        "receiver": {"name": "gpt2", "primer_position": "before", "bos": True},
+        "prompt": data.task.prompt_hash,
+    }
+
+
+def test_the_number_of_trained_parameters_is_written(trained):
+    cost = json.loads((trained / "cost.json").read_text())
+    shapes = load_file(trained / "model.safetensors")
+    assert cost["trainable_parameters"] == sum(value.numel() for value in shapes.values()) - 1
+
+
+def test_a_class_without_a_training_example_is_refused(data, lms, tmp_path, deterministic):
+    frame = data.frame("train")
+    frame.assign(label="positive").to_parquet(data.examples / "train.parquet")
+    with pytest.raises(TelepathyError, match="no training example of negative"):
+        train_bridge(data, lms["gpt2"], settings(), k=2, seed=1, target=tmp_path / "bridge")
+
+
+def test_a_bridge_for_another_receiver_is_refused_with_both(data, lms, trained):
+    with pytest.raises(TelepathyError, match="was trained for the receiver gpt2, but got gemma3"):
+        evaluate_bridge(data, lms["gemma3"], trained)
+
+
+def test_a_bridge_for_another_sender_is_refused_with_both(data, lms, trained, tmp_path):
+    encode_task(lms["gemma3"], data.task, {"test": data.frame("test")}, tmp_path / "other", layers=[1])
+    with pytest.raises(TelepathyError, match="was trained for the sender llama, but got gemma3"):
+        evaluate_bridge(replace(data, features=tmp_path / "other"), lms["gpt2"], trained)
+
+
+def test_a_bridge_for_another_prompt_is_refused(data, lms, trained, make_task):
+    other = make_task(primer="Mood:")
+    with pytest.raises(TelepathyError, match=f"the prompt {data.task.prompt_hash}, but got {other.prompt_hash}"):
+        evaluate_bridge(replace(data, task=other), lms["gpt2"], trained)

@@ -1,0 +1,258 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from telepathy.training import checkpoints
+from telepathy.training.loop import TrainingConfig, fit
+
+STEPS = 12
+
+
+class Stop(Exception):
+    """What ends a run before its time."""
+
+
+class Noisy:
+    """A small regression that draws from every random generator at every step."""
+
+    def __init__(self, stop_at=None):
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1))
+        self.inputs, self.targets = torch.randn(10, 3), torch.randn(10, 1)
+        self.steps, self.stop_at = 0, stop_at
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+
+    @property
+    def trainable(self):
+        return self.module
+
+    @property
+    def examples(self):
+        return len(self.inputs)
+
+    def loss(self, rows):
+        if self.steps == self.stop_at:
+            raise Stop
+        self.steps += 1
+        noise = 0.1 * (np.random.rand() + random.random() + random.gauss(0, 1))
+        return (self.module(self.inputs[rows]) - self.targets[rows] + noise).pow(2).mean()
+
+    def evaluate(self):
+        with torch.no_grad():
+            loss = float((self.module(self.inputs) - self.targets).pow(2).mean())
+        return {"accuracy": round(-loss, 2), "loss": loss}
+
+
+def config(**changes):
+    settings = {"steps": STEPS, "batch_size": 4, "learning_rate": 0.05, "evaluations": 4, "checkpoint_every": 2}
+    return TrainingConfig(**{**settings, **changes})
+
+
+def run(folder, stop_at=None, identity="films", seed=3, **changes):
+    """Train with checkpoints; returns the learner and the history, None where it was stopped."""
+    learner = Noisy(stop_at)
+    try:
+        return learner, fit(learner, config(**changes), seed, identity, folder)
+    except Stop:
+        return learner, None
+
+
+@pytest.fixture
+def whole():
+    """Learner and history of a run that nobody stopped."""
+    return run(None)
+
+
+def same_weights(one, other):
+    pairs = zip(one.module.state_dict().values(), other.module.state_dict().values(), strict=True)
+    return all(torch.equal(first, second) for first, second in pairs)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("stop_at", [2, 5, 8, 11])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path, stop_at, keep):
+    run(tmp_path, stop_at, keep=keep)
+    resumed, _ = run(tmp_path, keep=keep)
+    assert same_weights(resumed, run(None, keep=keep)[0])
+
+
+class Early(Noisy):
+    """Its first evaluation is its best, if it is the first of the run."""
+
+    def __init__(self, first, stop_at=None):
+        super().__init__(stop_at)
+        self.accuracy = first
+
+    def evaluate(self):
+        accuracy, self.accuracy = self.accuracy, 0.1
+        return {**super().evaluate(), "accuracy": accuracy}
+
+
+def test_weights_that_were_best_before_the_stop_are_kept(tmp_path):
+    whole = Early(0.9)
+    fit(whole, config(), 3)
+    with pytest.raises(Stop):
+        fit(Early(0.9, stop_at=5), config(), 3, None, tmp_path)
+    resumed = Early(0.1)
+    fit(resumed, config(), 3, None, tmp_path)
+    assert same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 8, 11])
+def test_a_run_that_was_stopped_ends_with_the_same_history(tmp_path, whole, stop_at):
+    run(tmp_path, stop_at)
+    assert run(tmp_path)[1] == whole[1]
+
+
+def test_a_run_that_was_stopped_twice_ends_with_the_same_weights(tmp_path, whole):
+    run(tmp_path, stop_at=3)
+    run(tmp_path, stop_at=5)
+    assert same_weights(run(tmp_path)[0], whole[0])
+
+
+def test_checkpoints_do_not_change_what_is_learnt(tmp_path, whole):
+    assert same_weights(run(tmp_path)[0], whole[0])
+
+
+@pytest.mark.parametrize("stop_at, again", [(1, 12), (5, 8), (8, 4), (11, 2)])
+def test_only_the_steps_after_the_last_checkpoint_are_taken_again(tmp_path, stop_at, again):
+    run(tmp_path, stop_at)
+    assert run(tmp_path)[0].steps == again
+
+
+def test_a_finished_run_takes_no_step_again(tmp_path):
+    run(tmp_path)
+    assert run(tmp_path)[0].steps == 0
+
+
+def test_no_checkpoint_is_written_where_none_is_asked_for(tmp_path):
+    run(tmp_path, checkpoint_every=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_that_is_taken_is_named(tmp_path, capsys):
+    run(tmp_path, stop_at=5)
+    capsys.readouterr()
+    run(tmp_path)
+    assert f"Going on from the checkpoint {tmp_path / 'last.safetensors'}." in capsys.readouterr().out
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def garbled(path):
+    path.write_bytes(b"\x00\x01 not a checkpoint")
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, garbled])
+def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path, damage, capsys):
+    run(tmp_path, stop_at=7)
+    damage(tmp_path / "last.safetensors")
+    run(tmp_path)
+    assert f"The checkpoint {tmp_path / 'last.safetensors'} is not used: it is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, garbled])
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage, whole):
+    run(tmp_path, stop_at=7)
+    damage(tmp_path / "last.safetensors")
+    resumed, _ = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 4, True)
+
+
+def test_with_all_checkpoints_damaged_training_starts_anew(tmp_path, whole):
+    run(tmp_path, stop_at=7)
+    for path in tmp_path.iterdir():
+        cut(path)
+    resumed, _ = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS, True)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"seed": 4}, {"identity": "other"}, {"steps": 13}])
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path, change):
+    run(tmp_path, stop_at=7)
+    assert run(tmp_path, **change)[0].steps == change.get("steps", STEPS)
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_reason(tmp_path, capsys):
+    run(tmp_path, stop_at=7)
+    run(tmp_path, seed=4)
+    assert "last.safetensors is not used: it was made with another configuration or seed." in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_both(tmp_path, capsys, monkeypatch):
+    run(tmp_path, stop_at=7)
+    monkeypatch.setattr(checkpoints, "VERSION", 2)
+    run(tmp_path)
+    assert "is not used: it is of version 1, this is version 2." in capsys.readouterr().out
+
+
+def test_a_write_that_breaks_off_leaves_the_checkpoint_before(tmp_path, whole, monkeypatch):
+    real, written = checkpoints.save_file, []
+
+    def break_off(tensors, path, **more):
+        written.append(path)
+        if len(written) < 3:
+            return real(tensors, path, **more)
+        Path(path).write_bytes(b"half of it")
+        raise Stop
+
+    monkeypatch.setattr(checkpoints, "save_file", break_off)
+    run(tmp_path)
+    monkeypatch.undo()
+    resumed, _ = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 4, True)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import test_checkpoints
+from telepathy import files
+
+real, taken = os.fsync, []
+
+def die(handle):
+    taken.append(handle)
+    if len(taken) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(handle)
+
+os.fsync = die
+test_checkpoints.run({folder!r})
+"""
+
+
+def test_a_run_that_was_killed_while_it_wrote_ends_with_the_same_weights(tmp_path, whole):
+    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    resumed, _ = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 4, True)
+
+
+def test_a_checkpoint_is_safetensors_without_frozen_weights(tmp_path):
+    learner = Noisy()
+    learner.module[0].weight.requires_grad_(False)
+    fit(learner, config(), 3, None, tmp_path)
+    with safe_open(tmp_path / "last.safetensors", framework="pt") as opened:
+        names = {name for name in opened.keys() if name.startswith("module/")}  # noqa: SIM118
+    assert names == {f"module/{name}" for name in learner.module.state_dict()} - {"module/0.weight"}
