@@ -1,17 +1,27 @@
 import json
 import zipfile
+from dataclasses import replace
 
 import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
-from telepathy.models.loading import LanguageModel, decoder_layers, hidden_states, layer_index, load_language_model, pad
+from telepathy.models.loading import (
+    LanguageModel,
+    decoder_layers,
+    head_logits,
+    hidden_states,
+    layer_index,
+    load_language_model,
+    pad,
+)
 from telepathy.models.sources import fetch_model
 
 CPU = Compute(device=torch.device("cpu"), dtype=torch.float32)
@@ -87,6 +97,40 @@ def test_a_model_runs_to_its_end_after_its_states_were_read(lm, batch):
     before = all_states(lm, *batch)[-1]
     hidden_states(lm, *batch, [0, 1])
     assert torch.equal(all_states(lm, *batch)[-1], before)
+
+
+OTHER_HEADS = {
+    "gemma2": {"final_logit_softcapping": 0.5},
+    "cohere": {"logit_scale": 0.3},
+    "granite": {"logits_scaling": 7.0},
+    "phi": {},
+}
+
+
+@pytest.fixture(params=["llama", "gemma3", "gpt2", *OTHER_HEADS])
+def head(request, lms, llama):
+    """Models whose heads cap, scale and shift their logits, and some whose heads do not."""
+    if request.param in lms:
+        return lms[request.param]
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    size |= {"vocab_size": 400, "intermediate_size": 48, "initializer_range": 0.3, "pad_token_id": 0}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(request.param, **size, **OTHER_HEADS[request.param]))
+    if model.get_output_embeddings().bias is not None:
+        nn.init.normal_(model.get_output_embeddings().bias)
+    return replace(llama, name=request.param, model=model.eval().requires_grad_(False))
+
+
+def test_the_logits_of_final_states_are_those_of_the_model(head):
+    ids = torch.tensor([ROWS[0]])
+    found = head_logits(head, head.model.base_model(input_ids=ids)[0])
+    torch.testing.assert_close(found, head.model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_logits_of_some_tokens_are_those_among_all(head):
+    ids, tokens = torch.tensor([ROWS[0]]), [7, 300, 2]
+    found = head_logits(head, head.model.base_model(input_ids=ids)[0], tokens)
+    torch.testing.assert_close(found, head.model(input_ids=ids).logits[..., tokens], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
