@@ -1,6 +1,7 @@
 # Helpers of all rules: the run table, and callables for inputs, settings and resources.
 import os
 import sys
+from functools import cache
 
 sys.path.insert(0, str(workflow.basedir))
 import yaml
@@ -54,9 +55,18 @@ def methods_of(*kinds):
     return "|".join(names) or "(?!)"
 
 
+@cache
+def resolved(study, task, method):
+    """Resolved settings of a method and of the bridge that it uses; the same for all its seeds and counts."""
+    return (
+        method_settings(config, method, study, task),
+        bridge_settings(config, method, study, task),
+    )
+
+
 def settings_of(wildcards):
     """Resolved settings of a run's method, without those that only tables read."""
-    settings = method_settings(config, wildcards.method, wildcards.study, wildcards.task)
+    settings, _ = resolved(wildcards.study, wildcards.task, wildcards.method)
     return {key: value for key, value in settings.items() if key not in ("title", "group")}
 
 
@@ -73,6 +83,7 @@ def yaml_of(wildcards):
     return in_project(task_file(config, wildcards.task))
 
 
+@cache
 def content_of(task):
     """What a task's YAML says."""
     with open(in_project(task_file(config, task))) as handle:
@@ -81,7 +92,7 @@ def content_of(task):
 
 def bridge_settings_of(wildcards):
     """Resolved settings of a run's bridge; a control uses that of another method."""
-    return bridge_settings(config, wildcards.method, wildcards.study, wildcards.task)
+    return resolved(wildcards.study, wildcards.task, wildcards.method)[1]
 
 
 def bridge_of(wildcards):

