@@ -56,7 +56,8 @@ def check_config(config: Config) -> None:
         settings = method_settings(config, method)
         for key in ("of", "sent_by"):
             _known(f"methods.{method}.{key}", filter(None, [settings.get(key)]), config["methods"], "method")
-    runs_table(config)
+    for study, task, method in set(runs_table(config)[["study", "task", "method"]].itertuples(index=False, name=None)):
+        method_settings(config, str(method), str(study), str(task))
 
 
 def _known(place: str, names: Iterable[str], allowed: Iterable[str], what: str) -> None:
@@ -97,19 +98,20 @@ def study_of(config: Config, study: str) -> dict[str, Any]:
 def method_settings(config: Config, method: str, study: str | None = None, task: str | None = None) -> dict[str, Any]:
     """Settings of one method, every default filled in.
 
-    Later layers win: the schema's defaults, ``methods`` (with ``inherit``), the study's settings by
-    kind and by method, the task's settings by kind and by method.
+    Later layers win: the schema's defaults, the study's and the task's settings by kind, ``methods``
+    (with ``inherit``), the study's and the task's settings by method. So a study can change how long
+    all bridges train, and an ablation still keeps what makes it one.
     """
-    merged = _inherited(config, method)
-    kind = merged.get("kind")
+    own = _inherited(config, method)
+    kind = str(own.get("kind"))
     kinds = schema()["$defs"]["method"]
-    _known(f"methods.{method}.kind", [str(kind)], kinds, "kind")
-    if study is not None:
-        entry = study_of(config, study)
-        places = [entry] if task is None else [entry, entry["tasks"].get(task, {})]
-        for place in places:
-            settings = place.get("settings", {})
-            merged = {**merged, **settings.get(str(kind), {}), **settings.get(method, {})}
+    _known(f"methods.{method}.kind", [kind], kinds, "kind")
+    entry = {} if study is None else study_of(config, study)
+    places = [entry.get("settings", {}), entry.get("tasks", {}).get(task, {}).get("settings", {})]
+    by_kind, by_method = ([settings.get(name, {}) for settings in places] for name in (kind, method))
+    merged: dict[str, Any] = {}
+    for layer in (*by_kind, own, *by_method):
+        merged.update(layer)
     return _with_defaults(kinds[kind], merged, f"methods.{method}")
 
 

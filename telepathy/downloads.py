@@ -1,6 +1,7 @@
 """Everything that touches the network: Python packages and the Hugging Face hub, pinned and verified."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,15 +15,22 @@ from telepathy.errors import TelepathyError
 from telepathy.files import read_json, sha256_of, write_json
 
 
-def check_sha256(path: Path, expected: str, what: str) -> None:
-    """Remove and refuse a file whose sha256 is not the expected one."""
+def check_sha256(path: Path, expected: str, what: str, made_from: Sequence[Path] = ()) -> None:
+    """Refuse a file whose sha256 is not the expected one; it and the folders that it came from are removed."""
     actual = sha256_of(path)
     if actual != expected:
         path.unlink()
+        for folder in made_from:
+            shutil.rmtree(folder, ignore_errors=True)
         raise TelepathyError(
             f"{what} have sha256 {actual}, but {expected} is pinned: the download was removed; "
             "try again, and if it differs again do not use it."
         )
+
+
+def package_folder(requirement: str, downloads: Path) -> Path:
+    """Where the archives of one package are kept."""
+    return downloads / requirement.replace("==", "-")
 
 
 def fetch_package(requirement: str, downloads: Path, sdist: bool = False) -> Path:
@@ -36,7 +44,7 @@ def fetch_package(requirement: str, downloads: Path, sdist: bool = False) -> Pat
     Returns:
         The path of the archive.
     """
-    folder = downloads / requirement.replace("==", "-") / ("sdist" if sdist else "wheel")
+    folder = package_folder(requirement, downloads) / ("sdist" if sdist else "wheel")
     archives = sorted(folder.glob("*.whl")) + sorted(folder.glob("*.tar.gz"))
     if archives:
         return archives[0]
@@ -83,19 +91,22 @@ def unpack_package_file(requirement: str, member: str, downloads: Path, into: IO
         else:
             with tarfile.open(archive) as tar:
                 prefix = archive.name.removesuffix(".tar.gz")
-                member_file = tar.extractfile(f"{prefix}/{outer}")
-                assert member_file is not None
-                _copy(member_file, inner, into)
+                _copy(_member(tar, f"{prefix}/{outer}"), inner, into)
     except KeyError as error:
         raise TelepathyError(f"{requirement} has no file {member}: correct the source in its YAML.") from error
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    opened = archive.extractfile(name)
+    if opened is None:
+        raise KeyError(f"{name} is no file")
+    return opened
 
 
 def _copy(handle: IO[bytes], inner: str, into: IO[bytes]) -> None:
     if inner:
         with tarfile.open(fileobj=handle) as nested:
-            member = nested.extractfile(inner)
-            assert member is not None
-            into.write(member.read())
+            into.write(_member(nested, inner).read())
     else:
         while block := handle.read(1 << 22):
             into.write(block)
@@ -174,6 +185,8 @@ class _hub_errors:
             remedy = f"has no revision {self.revision}: take a commit from {page}/commits/main"
         elif isinstance(error, hub.RepositoryNotFoundError):
             remedy = "does not exist, or is private: check its name, and set HF_TOKEN if it is yours"
+        elif getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            remedy = f"refused the access token: make a new one on huggingface.co, see {page}, and set HF_TOKEN"
         elif isinstance(error, OSError | hub.HfHubHTTPError | hub.LocalEntryNotFoundError) or "httpx" in str(
             type(error)
         ):

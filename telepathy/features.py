@@ -125,7 +125,11 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, split: str, task: Task):
         self.folder, self.split = Path(folder) / split, split
+        if not (Path(folder) / "index.json").is_file():
+            raise TelepathyError(f"{folder} holds no features: let Snakemake build {folder}.")
         self.index = read_json(Path(folder) / "index.json")
+        if split not in self.index["splits"]:
+            raise TelepathyError(f"{folder} has no split {split}; it has {', '.join(self.index['splits'])}.")
         if self.index["prompt"] != task.prompt_hash:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
         for name, expected in self.index["splits"][split]["files"].items():

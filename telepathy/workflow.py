@@ -81,10 +81,11 @@ def _imported_files(source: Path) -> list[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
     files = []
-    for name in names:
-        if name.split(".")[0] != "telepathy":
-            continue
-        place = ROOT.joinpath(*name.split("."))
+    ours = (name.split(".") for name in names if name.split(".")[0] == "telepathy")
+    # Importing a.b.c runs a and a.b too.
+    parts = {tuple(path[:length]) for path in ours for length in range(1, len(path) + 1)}
+    for path in sorted(parts):
+        place = ROOT.joinpath(*path)
         for file in (place.with_suffix(".py"), place / "__init__.py"):
             if file.is_file():
                 files.append(file)

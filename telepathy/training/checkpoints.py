@@ -32,7 +32,8 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     plain = {key: value for key, value in state.items() if key != "best"}
-    plain["numpy_position"] = int(np.random.get_state()[2])  # type: ignore[index]
+    numpy_state: Any = np.random.get_state()
+    plain["numpy_rest"] = [int(numpy_state[2]), int(numpy_state[3]), float(numpy_state[4])]
     plain["python_random"] = random.getstate()
     about = {"version": str(VERSION), "mark": mark, "state": json.dumps(plain)}
     last = folder / "last.safetensors"
@@ -95,7 +96,7 @@ def _restore(
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])
     keys = tensors["random/numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, state.pop("numpy_position"), 0, 0.0))
+    np.random.set_state(("MT19937", keys, *state.pop("numpy_rest")))
     version, internal, gauss = state.pop("python_random")
     random.setstate((version, tuple(internal), gauss))
     state["best"] = part("best/") or None

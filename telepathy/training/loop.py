@@ -48,6 +48,12 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "evaluations"):
             if getattr(self, name) < 1:
                 raise TelepathyError(f"Training needs {name} of 1 at least, not {getattr(self, name)}.")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise TelepathyError(f"Training needs {name} above 0, not {getattr(self, name)}.")
+        for name in ("weight_decay", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise TelepathyError(f"Training needs {name} of 0 at least, not {getattr(self, name)}.")
         if not 0 <= self.warmup < 1:
             raise TelepathyError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}.")
         for name, allowed in (("schedule", ("cosine", "constant")), ("keep", ("best", "last"))):

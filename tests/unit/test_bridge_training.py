@@ -186,6 +186,7 @@ def data(tmp_path, make_task, llama):
     (tmp_path / "task").mkdir()
     for split, frame in frames.items():
         frame.to_parquet(tmp_path / "task" / f"{split}.parquet")
+    (tmp_path / "task" / "source.json").write_text('{"files": {}}')
     encode_task(llama, task, frames, tmp_path / "features", layers=[1])
     return BridgeData(task=task, examples=tmp_path / "task", features=tmp_path / "features", limits={})
 

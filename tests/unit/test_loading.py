@@ -423,3 +423,8 @@ def test_parts_of_a_gguf_file_are_joined_in_order(gguf_file, converted, tmp_path
     fetch_model("tiny", source, tmp_path / "joined", tmp_path / "downloads", tmp_path / "pins")
     joined, whole = (load_file(folder / "model.safetensors") for folder in (tmp_path / "joined", converted))
     assert [name for name in whole if not torch.equal(whole[name], joined[name])] == []
+
+
+def test_a_layer_below_zero_is_refused():
+    with pytest.raises(TelepathyError, match=r"no layer -0\.5"):
+        layer_index(-0.5, 30)
