@@ -16,6 +16,8 @@ from telepathy.files import atomic_path, sha256_of, write_json
 from telepathy.tasks.parsing import NUMBER, parse_number
 from telepathy.tasks.spec import LETTERS, Task
 
+RAW_FILES = ("all", "test", "train")
+
 
 def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Path, pins: Path) -> None:
     """Put a task's raw files into the folder ``target``, verified, with a ``source.json``.
@@ -23,7 +25,7 @@ def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Pa
     Args:
         name: the task.
         source: the key ``source`` of its YAML.
-        target: folder to make; file ``train``, ``test`` or ``all`` a split.
+        target: folder to make; one file of `RAW_FILES` a split.
         downloads: folder that keeps downloaded archives.
         pins: folder that records the commit of an unpinned hub data set.
     """
@@ -87,7 +89,8 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
     Raises:
         TelepathyError: if a column is missing, a label unknown or a split empty.
     """
-    parts = {file.name: _canonical(task, file) for file in sorted(Path(raw).iterdir()) if file.suffix != ".json"}
+    files = [Path(raw) / name for name in RAW_FILES]
+    parts = {file.name: _canonical(task, file) for file in files if file.exists()}
     splits = _split(task, parts)
     with atomic_path(target) as partial:
         partial.mkdir()

@@ -33,6 +33,7 @@ def cached(tmp_path):
             else:
                 frame.to_csv(raw / name, index=False)
         (raw / "source.json").write_text("{}")
+        (raw / ".snakemake_timestamp").touch()  # Snakemake puts one into every folder that a rule makes.
         cache_task(task, raw, tmp_path / place)
         return {split: pd.read_parquet(tmp_path / place / f"{split}.parquet") for split in SPLITS}
 
