@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, read_json, write_json
 
+START_SPREAD = 0.3  # Of the soft tokens about the mean embedding at the start, against a layer's usual weights.
+
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
@@ -30,6 +32,9 @@ class BridgeConfig:
         mean_residual: add the mean sender state to every query.
         self_attention: let soft tokens attend to each other in each block (published: yes).
         skip_first: do not read the first position, where models park attention with a massive state.
+        standardise: centre and scale each feature of the states as in training data; what all texts
+            share outweighs by far what tells them apart (as published: no).
+        near_mean: soft tokens start near the receiver's mean embedding, not anywhere (as published: no).
     """
 
     architecture: str
@@ -44,6 +49,8 @@ class BridgeConfig:
     mean_residual: bool = True
     self_attention: bool = False
     skip_first: bool = True
+    standardise: bool = True
+    near_mean: bool = True
 
     def __post_init__(self) -> None:
         for name in ("soft_tokens", "sender_width", "receiver_width", "depth", "heads"):
@@ -66,16 +73,25 @@ class Bridge(nn.Module):
     """Base of all bridges.
 
     A subclass maps sender states ``[batch, tokens, d_sender]`` and their mask ``[batch, tokens]``
-    to raw vectors ``[batch, k, d_receiver]`` in ``raw_tokens``; this class gives them the size of
-    the receiver's own embeddings.
+    to raw vectors ``[batch, k, d_receiver]`` in ``raw_tokens`` and names its last layer in ``last``;
+    this class standardises the states and gives the vectors the size of the receiver's own embeddings.
     """
 
     embedding_rms: Tensor
+    state_mean: Tensor
+    state_scale: Tensor
 
     def __init__(self, config: BridgeConfig):
         super().__init__()
         self.config = config
         self.register_buffer("embedding_rms", torch.ones(()))
+        self.register_buffer("state_mean", torch.zeros(config.sender_width))
+        self.register_buffer("state_scale", torch.ones(config.sender_width))
+
+    @property
+    def last(self) -> nn.Linear:
+        """Layer whose outputs are raw vectors, ``d_receiver`` or ``k * d_receiver`` wide; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which its last layer is.")
 
     def raw_tokens(self, states: Tensor, mask: Tensor) -> Tensor:
         """Map states to ``[batch, k, d_receiver]``; to be overridden."""
@@ -92,16 +108,38 @@ class Bridge(nn.Module):
             Soft tokens ``[batch, k, d_receiver]`` in float32, each with the root mean square of a
             typical receiver embedding (a receiver ignores or chokes on vectors of another size).
         """
+        raw = self.raw_tokens(*self.read(states, mask))
+        return self.embedding_rms * raw * torch.rsqrt(raw.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    def read(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states that count, standardised in float32, and their mask."""
         if self.config.skip_first:
             states, mask = states[:, 1:], mask[:, 1:]
-        raw = self.raw_tokens(states.float(), mask)
-        return self.embedding_rms * raw * torch.rsqrt(raw.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return (states.float() - self.state_mean) / self.state_scale, mask
+
+    @torch.no_grad()
+    def match_states(self, states: Tensor, mask: Tensor) -> None:
+        """Take mean and scale of each feature from training examples, ``[examples, tokens, d_sender]``."""
+        if self.config.standardise:
+            states, mask = self.read(states, mask)
+            real = states[mask]
+            self.state_mean.copy_(real.mean(0))
+            self.state_scale.copy_(real.std(0, correction=0).clamp(min=1e-6))
 
     @torch.no_grad()
     def match_embeddings(self, embeddings: Tensor) -> None:
-        """Take the size of soft tokens from receiver embeddings ``[words, d_receiver]`` (median RMS)."""
+        """Take the size of soft tokens from receiver embeddings ``[words, d_receiver]`` (median RMS).
+
+        With ``near_mean`` also their start: each soft token is the mean embedding, and a part that
+        depends on the states and is smaller.
+        """
         sample = embeddings[:: max(1, len(embeddings) // 8192)].float()
         self.embedding_rms.fill_(sample.pow(2).mean(-1).sqrt().median().item())
+        if self.config.near_mean:
+            mean = sample.mean(0)
+            unit = mean * torch.rsqrt(mean.pow(2).mean() + 1e-6)
+            self.last.bias.copy_(unit.repeat(len(self.last.bias) // len(unit)))
+            self.last.weight.mul_(START_SPREAD)
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> None:
         """Write ``model.safetensors`` and ``config.json`` (shape, and whatever ``about`` holds)."""

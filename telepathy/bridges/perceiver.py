@@ -74,6 +74,11 @@ class PerceiverBridge(Bridge):
         self.output_norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, config.receiver_width)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The map to the receiver's width."""
+        return self.leave
+
     def _enter(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         states = self.state_norm(self.enter(self.input_norm(states)))
         queries = self.queries.expand(len(states), -1, -1)
@@ -91,9 +96,8 @@ class PerceiverBridge(Bridge):
 
     def attention(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return what each soft token reads, mean over heads and blocks, ``[batch, k, tokens]``."""
-        if self.config.skip_first:
-            states, mask = states[:, 1:], mask[:, 1:]
-        queries, states = self._enter(states.float(), mask)
+        states, mask = self.read(states, mask)
+        queries, states = self._enter(states, mask)
         seen = []
         for module in self.blocks:
             block = cast(Block, module)

@@ -1,5 +1,7 @@
 """Simpler bridges: they pool the sender's states first, then map the one vector to ``k`` soft tokens."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,12 @@ class _Pooled(Bridge):
         super().__init__(config)
         self.input_norm = nn.LayerNorm(config.sender_width) if config.input_norm else nn.Identity()
         self.map = self.build_map(2 * config.sender_width, config.soft_tokens * config.receiver_width)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The only layer, or the last of several."""
+        layer = self.map[-1] if isinstance(self.map, nn.Sequential) else self.map
+        return cast(nn.Linear, layer)
 
     def build_map(self, inputs: int, outputs: int) -> nn.Module:
         """Build the map from the pooled vector to all soft tokens."""
@@ -63,6 +71,11 @@ class MeanPoolBridge(Bridge):
         super().__init__(config)
         self.input_norm = nn.LayerNorm(config.sender_width) if config.input_norm else nn.Identity()
         self.map = nn.Linear(config.sender_width, config.receiver_width)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The only layer."""
+        return self.map
 
     def raw_tokens(self, states: Tensor, mask: Tensor) -> Tensor:
         """Map states ``[batch, tokens, d_sender]`` to ``[batch, k, d_receiver]``."""

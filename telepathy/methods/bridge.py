@@ -26,6 +26,8 @@ from telepathy.tasks.spec import Task
 from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix
 from telepathy.training.loop import TrainingConfig, fit
 
+STATISTICS_EXAMPLES = 512  # Training examples from which a bridge takes the features' means and scales.
+
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeData:
@@ -87,13 +89,16 @@ def train_bridge(
     config = BridgeConfig(
         soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **take(BridgeConfig, settings)
     )
-    bridge = build_bridge(config).to(receiver.compute.device)
+    bridge = build_bridge(config)
+    states = data.states("train", settings["sender_layer"], depth)
+    bridge.match_states(*states.batch(range(min(len(train), STATISTICS_EXAMPLES))))
     bridge.match_embeddings(_embedding_sample(receiver))
+    bridge.to(receiver.compute.device)
     learner = BridgeLearner(
         bridge,
         receiver,
         data.task,
-        (data.states("train", settings["sender_layer"], depth), train),
+        (states, train),
         (data.states("dev", settings["sender_layer"], depth), dev),
         ReceiverSide(**take(ReceiverSide, settings)),
         loss=settings["loss"],
@@ -128,7 +133,8 @@ def _sender_shape(data: BridgeData) -> tuple[int, int]:
 
 def _embedding_sample(receiver: LanguageModel) -> Tensor:
     vocabulary = receiver.model.config.vocab_size
-    return receiver.embed(torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device))
+    words = torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device)
+    return receiver.embed(words).cpu()
 
 
 def answer_with_bridge(

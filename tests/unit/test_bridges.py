@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
@@ -164,6 +165,39 @@ def test_soft_tokens_are_as_large_as_the_median_embedding(bridge, states):
     expected = sorted(math.sqrt(sum(value**2 for value in row) / RECEIVER) for row in table.tolist())[50]
     found = bridge(*states).pow(2).mean(-1).sqrt()
     torch.testing.assert_close(found, torch.full_like(found, expected), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_states_are_standardised_as_scikit_learn_does(bridge, states, skipped):
+    bridge = make(bridge.config.architecture, skip_first=bool(skipped))
+    values, mask = 5 + 3 * states[0] * torch.arange(1, SENDER + 1), states[1]
+    bridge.match_states(values, mask)
+    counted = [values[row, skipped:length] for row, length in enumerate(LENGTHS)]
+    expected = StandardScaler().fit(torch.cat(counted).numpy()).transform(counted[0].numpy())
+    torch.testing.assert_close(bridge.read(values, mask)[0][0].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bridge_that_does_not_standardise_reads_the_states_as_they_are(states):
+    bridge = make(standardise=False)
+    bridge.match_states(5 + 3 * states[0], states[1])
+    assert torch.equal(bridge.read(*states)[0], states[0][:, 1:])
+
+
+def test_soft_tokens_start_near_the_mean_embedding_only_if_asked_for(bridge, states):
+    table = 1 + torch.randn(400, RECEIVER)
+    angles = {}
+    for near in (True, False):
+        started = make(bridge.config.architecture, near_mean=near)
+        started.match_embeddings(table)
+        angles[near] = F.cosine_similarity(started(*states), table.mean(0), dim=-1)
+    assert angles[True].min() > 0.8
+    assert angles[False].mean() < 0.5
+
+
+def test_soft_tokens_that_start_near_the_mean_differ_from_text_to_text(bridge, states):
+    bridge.match_embeddings(1 + torch.randn(400, RECEIVER))
+    tokens = bridge(*states)
+    assert (tokens[0] - tokens[1]).norm() > 0.01 * tokens[0].norm()
 
 
 def explicit_attention(attention, queries, states, mask):
