@@ -23,7 +23,7 @@ from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
-from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix
+from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix, shared_beginning
 from telepathy.training.loop import TrainingConfig, fit
 
 STATISTICS_EXAMPLES = 512  # Training examples from which a bridge takes the features' means and scales.
@@ -146,15 +146,16 @@ def answer_with_bridge(
         Predictions as `telepathy.scoring.answers.answer` gives them.
     """
     device = receiver.compute.device
+    past, shared = shared_beginning(receiver, task, side) if task.labels else (None, 0)
 
     def prefixes(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         batch, mask = states.batch(rows)
         prefix = receiver_prefix(receiver, task, bridge(batch.to(device), mask.to(device)), side)
-        return prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=device)
+        return prefix[:, shared:], torch.ones(prefix.shape[:2], dtype=torch.long, device=device)
 
     order = np.argsort(states.lengths(), kind="stable")
     batches = [part.tolist() for part in np.array_split(order, -(-len(order) // 64))]
-    return answer(receiver, task, frame, prefixes, batches)
+    return answer(receiver, task, frame, prefixes, batches, past=past)
 
 
 def evaluate_bridge(

@@ -106,9 +106,9 @@ def label_log_likelihoods(
     return scores.cpu()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def beginning(lm: LanguageModel, ids: Sequence[int]) -> Cache:
-    """Key-value cache of a token sequence with which many prefixes begin."""
+    """Key-value cache of a token sequence with which many prefixes begin; training may read it too."""
     row = torch.tensor([list(ids)], device=lm.compute.device)
     return lm.model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
 

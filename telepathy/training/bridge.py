@@ -9,12 +9,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import Cache
 
 from telepathy.bridges import Bridge
 from telepathy.errors import TelepathyError
 from telepathy.features import LayerStates
 from telepathy.models.loading import LanguageModel, head_logits, pad
-from telepathy.scoring.labels import LabelSet, continuation_ids, label_log_likelihoods
+from telepathy.scoring.labels import (
+    LabelSet,
+    beginning,
+    continuation_ids,
+    label_log_likelihoods,
+    positions_of,
+    repeated,
+)
 from telepathy.tasks.spec import Task
 
 
@@ -44,11 +52,22 @@ def receiver_prefix(receiver: LanguageModel, task: Task, soft_tokens: Tensor, si
     Returns:
         Input embeddings ``[batch, positions, d_receiver]`` in the receiver's precision.
     """
+    before, after = fixed_ids(receiver, task, side)
+    parts = [_fixed(receiver, before, len(soft_tokens)), soft_tokens, _fixed(receiver, after, len(soft_tokens))]
+    return torch.cat([part.to(receiver.compute.dtype) for part in parts], dim=1)
+
+
+def fixed_ids(receiver: LanguageModel, task: Task, side: ReceiverSide) -> tuple[list[int], list[int]]:
+    """Tokens that stand before and after the soft tokens of every example."""
     primer = receiver.token_ids(task.primer)
     bos = [receiver.bos_id] if side.bos else []
-    rows = (bos + primer, []) if side.primer_position == "before" else (bos, primer)
-    parts = [_fixed(receiver, rows[0], len(soft_tokens)), soft_tokens, _fixed(receiver, rows[1], len(soft_tokens))]
-    return torch.cat([part.to(receiver.compute.dtype) for part in parts], dim=1)
+    return (bos + primer, []) if side.primer_position == "before" else (bos, primer)
+
+
+def shared_beginning(receiver: LanguageModel, task: Task, side: ReceiverSide) -> tuple[Cache | None, int]:
+    """Key-value cache of what stands before all soft tokens, and its length; frozen, so it is run once."""
+    before, _ = fixed_ids(receiver, task, side)
+    return (beginning(receiver, before) if before else None), len(before)
 
 
 def _fixed(receiver: LanguageModel, ids: Sequence[int], batch: int) -> Tensor:
@@ -67,7 +86,12 @@ def answer_rows(receiver: LanguageModel, task: Task, frame: pd.DataFrame) -> lis
 
 
 def answer_loss(
-    receiver: LanguageModel, prefix: Tensor, mask: Tensor, rows: Sequence[Sequence[int]], labels: LabelSet | None = None
+    receiver: LanguageModel,
+    prefix: Tensor,
+    mask: Tensor,
+    rows: Sequence[Sequence[int]],
+    labels: LabelSet | None = None,
+    past: Cache | None = None,
 ) -> Tensor:
     """Mean over examples of the negative log-likelihood of the answer tokens.
 
@@ -75,17 +99,20 @@ def answer_loss(
 
     Args:
         prefix: input embeddings ``[batch, positions, d]``, left-padded.
-        mask: 1 at real positions, ``[batch, positions]``.
+        mask: 1 at real positions, ``[batch, positions]``; those of ``past`` first where it is given.
         rows: answer tokens of every example.
         labels: if given, each token competes only with the tokens that some label has at that
             place after the same beginning; otherwise with the whole vocabulary.
+        past: key-value cache of one sequence that stands before every prefix.
     """
     ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
     seen = torch.cat([mask, real[:, :-1]], dim=1)
+    inputs = torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1)
     states = receiver.model.base_model(
-        inputs_embeds=torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1),
+        inputs_embeds=inputs,
         attention_mask=seen,
-        position_ids=(seen.long().cumsum(-1) - 1).clamp(min=0),
+        position_ids=positions_of(seen)[:, -inputs.shape[1] :],
+        past_key_values=None if past is None else repeated(past, len(rows)),
         use_cache=False,
     )[0][:, -ids.shape[1] :]
     if labels is None:
@@ -132,6 +159,7 @@ class BridgeLearner:
         self.dev_answers = answer_rows(receiver, task, dev[1])
         self.labels = LabelSet.of(receiver, task) if task.labels else None
         self.restrict = self.labels if loss == "labels" else None
+        self.past, self.shared = shared_beginning(receiver, task, side)
 
     @property
     def trainable(self) -> nn.Module:
@@ -155,12 +183,16 @@ class BridgeLearner:
         device = self.receiver.compute.device
         return self.bridge(batch.to(device), mask.to(device))
 
+    def prefix(self, soft: Tensor) -> tuple[Tensor, Tensor]:
+        """What the receiver reads after the shared beginning, and the mask of all that it reads."""
+        prefix = receiver_prefix(self.receiver, self.task, soft, self.side)
+        return prefix[:, self.shared :], torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Answer loss, plus the published penalty on soft tokens that resemble each other if asked for."""
         soft = self.soft_tokens(self.states, rows)
-        prefix = receiver_prefix(self.receiver, self.task, soft, self.side)
-        mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
-        loss = answer_loss(self.receiver, prefix, mask, [self.answers[row] for row in rows], self.restrict)
+        answers = [self.answers[row] for row in rows]
+        loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
         return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
 
     @torch.no_grad()
@@ -169,14 +201,13 @@ class BridgeLearner:
         hits, losses, entropies, soft = [], [], [], []
         for rows in self.dev_batches:
             tokens = self.soft_tokens(self.dev_states, rows)
-            prefix = receiver_prefix(self.receiver, self.task, tokens, self.side)
-            mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+            prefix, mask = self.prefix(tokens)
             answers = [self.dev_answers[row] for row in rows]
             soft.append(tokens.float().cpu())
             if self.labels is None:
-                losses.append(float(answer_loss(self.receiver, prefix, mask, answers)) * len(rows))
+                losses.append(float(answer_loss(self.receiver, prefix, mask, answers, past=self.past)) * len(rows))
                 continue
-            scores = label_log_likelihoods(self.receiver, prefix, mask, self.labels)
+            scores = label_log_likelihoods(self.receiver, prefix, mask, self.labels, self.past)
             gold = torch.tensor([self.labels.names.index(name) for name in self.dev["label"].iloc[rows]])
             hits.append((scores.argmax(1) == gold).float())
             losses.append(float(F.cross_entropy(scores, gold, reduction="sum")))

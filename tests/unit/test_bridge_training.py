@@ -22,6 +22,7 @@ from telepathy.training.bridge import (
     effective_rank,
     mean_similarity,
     receiver_prefix,
+    shared_beginning,
 )
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -110,6 +111,26 @@ def test_there_is_no_bos_if_none_is_asked_for(llama, make_task, soft, position, 
 def test_the_prefix_has_the_receivers_precision(llama, make_task, soft):
     half = replace(llama, compute=replace(llama.compute, dtype=torch.bfloat16))
     assert receiver_prefix(half, make_task(), soft, ReceiverSide()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("side", [ReceiverSide(), ReceiverSide(primer_position="after"), ReceiverSide(bos=False)])
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_a_shared_beginning_changes_neither_the_loss_nor_its_gradient(lm, make_task, soft, side, labels):
+    task, rows = make_task(), [LABELS.tokens[0], LABELS.tokens[1]]
+    past, shared = shared_beginning(lm, task, side)
+    found = []
+    for cut, cache in ((0, None), (shared, past)):
+        leaf = soft.clone().requires_grad_()
+        prefix = receiver_prefix(lm, task, leaf, side)
+        loss = answer_loss(lm, prefix[:, cut:], torch.ones(prefix.shape[:2], dtype=torch.long), rows, labels, cache)
+        loss.backward()
+        found.append((loss.detach(), leaf.grad))
+    assert shared > 0
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_is_shared_where_the_soft_tokens_come_first(llama, make_task):
+    assert shared_beginning(llama, make_task(), ReceiverSide(primer_position="after", bos=False)) == (None, 0)
 
 
 def test_an_unknown_place_of_the_primer_is_refused():
