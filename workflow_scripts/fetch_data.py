@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from telepathy.tasks.data import fetch_data
+from telepathy.tasks.fetching import fetch_data
 from telepathy.workflow import job_log
 
 with job_log(snakemake):

@@ -14,7 +14,7 @@ from telepathy.downloads import check_sha256, fetch_package, hub_snapshot, pinne
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
 from telepathy.models.sources import fetch_model
-from telepathy.tasks.data import fetch_data
+from telepathy.tasks.fetching import fetch_data
 
 REPO = "house/tiny"
 FIRST, SECOND = "a" * 40, "b" * 40

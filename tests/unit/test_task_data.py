@@ -7,7 +7,8 @@ import pytest
 
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
-from telepathy.tasks.data import cache_task, check_classes, fetch_data
+from telepathy.tasks.data import cache_task, check_classes
+from telepathy.tasks.fetching import fetch_data
 from telepathy.tasks.spec import known_tasks, load_task
 
 SPLITS = ("train", "dev", "test")
