@@ -43,8 +43,9 @@ class House:
     folder: Path
 
     def run(self, *command: str, check: bool = True, **environment: str) -> Done:
-        """Run a command with no way to a network."""
-        variables = {**os.environ, "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", **environment}
+        """Run a command with no way to a network, in the environment of these tests as if it were activated."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        variables = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", **environment}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             command, cwd=self.folder, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
