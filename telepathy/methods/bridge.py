@@ -23,6 +23,7 @@ from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
+from telepathy.training.alignment import AlignmentLearner
 from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix, shared_beginning
 from telepathy.training.loop import TrainingConfig, fit
 
@@ -92,7 +93,8 @@ def train_bridge(
     bridge = build_bridge(config)
     states = data.states("train", settings["sender_layer"], depth)
     bridge.match_states(*states.batch(range(min(len(train), STATISTICS_EXAMPLES))))
-    bridge.match_embeddings(_embedding_sample(receiver))
+    embeddings = _embedding_sample(receiver)
+    bridge.match_embeddings(embeddings)
     bridge.to(receiver.compute.device)
     learner = BridgeLearner(
         bridge,
@@ -107,6 +109,10 @@ def train_bridge(
     started = time.perf_counter()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
+    aligned = []
+    if settings["alignment_steps"] and data.task.labels:
+        before = None if checkpoints is None else Path(checkpoints) / "alignment"
+        aligned = fit(AlignmentLearner(learner, embeddings), _alignment(settings), seed, identity, before, say)
     history = fit(learner, TrainingConfig(**take(TrainingConfig, settings)), seed, identity, checkpoints, say)
     seconds = time.perf_counter() - started
     bridge.save_pretrained(
@@ -117,9 +123,15 @@ def train_bridge(
         prompt=data.task.prompt_hash,
     )
     parameters = sum(parameter.numel() for parameter in bridge.parameters())
-    write_training(target, data.task, dev, history, seconds, parameters, receiver.compute)
+    write_training(target, data.task, dev, history, seconds, parameters, receiver.compute, alignment=aligned)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _alignment(settings: Mapping[str, Any]) -> TrainingConfig:
+    names = {"steps": "alignment_steps", "batch_size": "alignment_batch_size", "learning_rate": "alignment_rate"}
+    own = {key: settings[name] for key, name in names.items()}
+    return TrainingConfig(**{**take(TrainingConfig, settings), **own, "keep": "best"})
 
 
 def _index(data: BridgeData) -> dict[str, Any]:

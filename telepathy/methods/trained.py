@@ -45,9 +45,11 @@ def write_training(
     seconds: float,
     parameters: int,
     compute: Compute,
+    **more: Any,
 ) -> None:
     """Write ``training.json`` (the same at every rerun) and ``cost.json`` (which is not) beside trained weights."""
-    write_json(Path(folder) / "training.json", {"history": history, "collapsed": collapsed(task, dev, history)})
+    content = {"history": history, "collapsed": collapsed(task, dev, history), **more}
+    write_json(Path(folder) / "training.json", content)
     cost = {
         "train_seconds": round(seconds, 2),
         "peak_memory_mb": round(peak_memory_mb(compute), 1),

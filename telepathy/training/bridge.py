@@ -154,7 +154,8 @@ class BridgeLearner:
         diversity: float = 0.0,
     ):
         self.bridge, self.receiver, self.task, self.side, self.diversity = bridge, receiver, task, side, diversity
-        self.states, self.dev_states, self.dev = train[0], dev[0], dev[1]
+        self.states, self.train = train
+        self.dev_states, self.dev = dev
         self.answers = answer_rows(receiver, task, train[1])
         self.dev_answers = answer_rows(receiver, task, dev[1])
         self.labels = LabelSet.of(receiver, task) if task.labels else None
