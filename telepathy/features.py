@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, read_json, sha256_of, write_json
+from telepathy.files import atomic_path, read_json, reserve, sha256_of, write_json
 from telepathy.models.loading import LanguageModel, hidden_states, pad
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import Task
@@ -79,7 +79,7 @@ def _encode_split(
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     shape = (int(offsets[-1]), sender.width)
-    stores = {layer: open_memmap(folder / f"layer{layer}.npy", "w+", np.uint16, shape) for layer in layers}
+    stores = {layer: _new_store(folder / f"layer{layer}.npy", shape) for layer in layers}
     pooled = {
         f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width)
         for layer in pooled_layers
@@ -104,6 +104,12 @@ def _encode_split(
         store.flush()
     np.save(folder / "offsets.npy", offsets)
     save_file(pooled, folder / "pooled.safetensors")
+
+
+def _new_store(path: Path, shape: tuple[int, int]) -> np.memmap:
+    store = open_memmap(path, "w+", np.uint16, shape)
+    reserve(path)
+    return store
 
 
 def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
