@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, read_json, reserve, sha256_of, write_json
+from telepathy.files import atomic_path, check_files, read_json, reserve, sha256_of, write_json
 from telepathy.models.loading import LanguageModel, hidden_states, pad
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import Task
@@ -138,11 +138,7 @@ class FeatureStore:
             raise TelepathyError(f"{folder} has no split {split}; it has {', '.join(self.index['splits'])}.")
         if self.index["prompt"] != task.prompt_hash:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
-        for name, expected in self.index["splits"][split]["files"].items():
-            if not (self.folder / name).is_file() or sha256_of(self.folder / name) != expected:
-                raise TelepathyError(
-                    f"{self.folder / name} is damaged (its sha256 changed): delete {folder} to encode anew."
-                )
+        check_files(self.folder, self.index["splits"][split]["files"], f"delete {folder} to encode anew")
         self.offsets = np.load(self.folder / "offsets.npy")
 
     def __len__(self) -> int:

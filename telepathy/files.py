@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,28 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal sha256 of one file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_files(folder: str | os.PathLike[str], expected: Mapping[str, str], remedy: str) -> None:
+    """Compare files of a folder with the sha256 that was recorded when they were written.
+
+    Args:
+        folder: where they lie.
+        expected: name -> sha256; several files are hashed at a time, since a model has gigabytes.
+        remedy: what to do about a damaged one, for the message.
+
+    Raises:
+        TelepathyError: if a file is missing or changed, naming it.
+    """
+
+    def damaged(name: str) -> bool:
+        path = Path(folder) / name
+        return not path.is_file() or sha256_of(path) != expected[name]
+
+    names = sorted(expected)
+    with ThreadPoolExecutor() as pool:
+        for name in compress(names, pool.map(damaged, names)):
+            raise TelepathyError(f"{Path(folder) / name} is damaged (its sha256 changed): {remedy}.")
 
 
 def fingerprint(value: Any) -> str:
