@@ -101,7 +101,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         raise TelepathyError(
             f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
         )
-    source = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
+    source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     check_files(folder, source.get("files", {}), f"delete {folder} to fetch the model anew")
     transformers_logging.disable_progress_bar()
     with _no_garbage_collection():
