@@ -13,18 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from telepathy.errors import TelepathyError
+from telepathy.locks import joined_folder, take_over
 
 ROOT = Path(__file__).parent.parent
 OUT_OF_MEMORY = "ran out of memory (lower batch_size, or let --retries try again with more memory)"
 
 
-def prepare_jobs() -> None:
+def prepare_jobs(main: bool = False) -> None:
     """Let the Python processes of jobs find the library, and let Snakemake find Python, wherever they lie.
 
     Snakemake puts the interpreter's path into shell commands without quotes, which a space in it
-    breaks. It also leaves SIGUSR1, by which SLURM warns all processes of a job, to the training that
-    writes a checkpoint then, instead of dying of it and taking the training along.
+    breaks. The main process takes over a folder whose Snakemake was killed. All of them leave
+    SIGUSR1, by which SLURM warns every process of a job, to the training that writes a checkpoint
+    then, instead of dying of it and taking the training along.
+
+    Args:
+        main: whether this process is the one that a user started, not one that runs a job of it.
     """
+    if main:
+        take_over()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
@@ -40,7 +47,7 @@ def job_log(snakemake: Any) -> Iterator[None]:
     exception leaves its traceback in the log. Where memory ran out, the terminal says what helps.
     """
     terminal = os.dup(2)
-    with open(snakemake.log[0], "w", buffering=1) as log:
+    with joined_folder(), open(snakemake.log[0], "w", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:

@@ -1,4 +1,4 @@
-"""A real SLURM of one node on loopback, with GPUs that are not there: ``python -m tests.slurm.host start`` and ``stop``.
+"""A real SLURM of one node on loopback with GPUs that are not there: ``python -m tests.slurm.host start``, ``stop``.
 
 Starts munged, slurmctld and slurmd, records their process numbers and ends exactly those. It needs root, and
 ``/etc/slurm`` for itself, since the srun inside a job looks nowhere else. There is no accounting database: job states
