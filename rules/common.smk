@@ -19,7 +19,7 @@ from telepathy.config import (
 from telepathy.workflow import library_sources as sources_of_script
 from telepathy.workflow import prepare_jobs
 
-prepare_jobs()
+prepare_jobs(main=workflow.is_main_process)
 check_config(config)
 runs = runs_table(config)
 

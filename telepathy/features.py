@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, read_json, sha256_of, write_json
+from telepathy.files import atomic_path, check_files, read_json, reserve, sha256_of, write_json
 from telepathy.models.loading import LanguageModel, hidden_states, pad
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import Task
@@ -79,7 +79,7 @@ def _encode_split(
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     shape = (int(offsets[-1]), sender.width)
-    stores = {layer: open_memmap(folder / f"layer{layer}.npy", "w+", np.uint16, shape) for layer in layers}
+    stores = {layer: _new_store(folder / f"layer{layer}.npy", shape) for layer in layers}
     pooled = {
         f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width)
         for layer in pooled_layers
@@ -104,6 +104,12 @@ def _encode_split(
         store.flush()
     np.save(folder / "offsets.npy", offsets)
     save_file(pooled, folder / "pooled.safetensors")
+
+
+def _new_store(path: Path, shape: tuple[int, int]) -> np.memmap:
+    store = open_memmap(path, "w+", np.uint16, shape)
+    reserve(path)
+    return store
 
 
 def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
@@ -132,11 +138,7 @@ class FeatureStore:
             raise TelepathyError(f"{folder} has no split {split}; it has {', '.join(self.index['splits'])}.")
         if self.index["prompt"] != task.prompt_hash:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
-        for name, expected in self.index["splits"][split]["files"].items():
-            if not (self.folder / name).is_file() or sha256_of(self.folder / name) != expected:
-                raise TelepathyError(
-                    f"{self.folder / name} is damaged (its sha256 changed): delete {folder} to encode anew."
-                )
+        check_files(self.folder, self.index["splits"][split]["files"], f"delete {folder} to encode anew")
         self.offsets = np.load(self.folder / "offsets.npy")
 
     def __len__(self) -> int:

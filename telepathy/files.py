@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     hidden ``.partial`` sibling, never a short ``target``.
 
     Raises:
-        TelepathyError: if the disk is full, naming the path and how much the file system has left.
+        TelepathyError: if the disk is full, naming the path, what it needs at least and what is left.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         free = shutil.disk_usage(target.parent).free
         raise TelepathyError(
-            f"The disk is full: {target} could not be written ({free / 2**20:.0f} MiB are left there); "
+            f"The disk is full: {target} could not be written (it needs {_need(partial, free) / 2**20:.1f} MiB "
+            f"at least, {free / 2**20:.1f} MiB are left there, and a quota may allow less); "
             "free some space and run the same command again."
         ) from error
     finally:
@@ -48,8 +51,33 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _is_full(error: Exception) -> bool:
-    """Whether a disk was full: safetensors says so in an error of its own, which is no OSError."""
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    """Whether a disk or a quota was full: safetensors says so in an error of its own, which is no OSError."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+def _need(partial: Path, free: int) -> int:
+    """Bytes that a file or folder needs at least: more than it has and what was free, and the sizes it asked for."""
+    files = [file.stat() for file in ([partial, *partial.rglob("*")] if partial.exists() else []) if file.is_file()]
+    return max(free + sum(512 * file.st_blocks for file in files), sum(file.st_size for file in files))
+
+
+def reserve(path: str | os.PathLike[str]) -> None:
+    """Give a sparse file all its blocks now: a memory-mapped write to a full disk would end the process.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    with open(path, "r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size)
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file a second name without using the disk twice; where hard links do not work it is copied."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _remove(path: Path) -> None:
@@ -70,6 +98,28 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal sha256 of one file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_files(folder: str | os.PathLike[str], expected: Mapping[str, str], remedy: str) -> None:
+    """Compare files of a folder with the sha256 that was recorded when they were written.
+
+    Args:
+        folder: where they lie.
+        expected: name -> sha256; several files are hashed at a time, since a model has gigabytes.
+        remedy: what to do about a damaged one, for the message.
+
+    Raises:
+        TelepathyError: if a file is missing or changed, naming it.
+    """
+
+    def damaged(name: str) -> bool:
+        path = Path(folder) / name
+        return not path.is_file() or sha256_of(path) != expected[name]
+
+    names = sorted(expected)
+    with ThreadPoolExecutor() as pool:
+        for name in compress(names, pool.map(damaged, names)):
+            raise TelepathyError(f"{Path(folder) / name} is damaged (its sha256 changed): {remedy}.")
 
 
 def fingerprint(value: Any) -> str:

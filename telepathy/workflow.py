@@ -3,6 +3,7 @@
 import ast
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,15 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from telepathy.errors import TelepathyError
+from telepathy.locks import joined_folder, take_over
 
 ROOT = Path(__file__).parent.parent
+OUT_OF_MEMORY = "ran out of memory (lower batch_size, or let --retries try again with more memory)"
 
 
-def prepare_jobs() -> None:
+def prepare_jobs(main: bool = False) -> None:
     """Let the Python processes of jobs find the library, and let Snakemake find Python, wherever they lie.
 
-    Snakemake puts the interpreter's path into shell commands without quotes, which a space in it breaks.
+    Snakemake puts the interpreter's path into shell commands without quotes, which a space in it
+    breaks. The main process takes over a folder whose Snakemake was killed. All of them leave
+    SIGUSR1, by which SLURM warns every process of a job, to the training that writes a checkpoint
+    then, instead of dying of it and taking the training along.
+
+    Args:
+        main: whether this process is the one that a user started, not one that runs a job of it.
     """
+    if main:
+        take_over()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if shlex.quote(sys.executable) != sys.executable:
@@ -32,10 +44,10 @@ def job_log(snakemake: Any) -> Iterator[None]:
     """Send all that a job prints to its log file.
 
     A `TelepathyError` ends the job with its one sentence, on the terminal and in the log; any other
-    exception leaves its traceback in the log.
+    exception leaves its traceback in the log. Where memory ran out, the terminal says what helps.
     """
     terminal = os.dup(2)
-    with open(snakemake.log[0], "w", buffering=1) as log:
+    with joined_folder(), open(snakemake.log[0], "w", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
@@ -44,10 +56,17 @@ def job_log(snakemake: Any) -> Iterator[None]:
             print(f"Error: {error}", file=sys.stderr)
             os.write(terminal, f"\nError in rule {snakemake.rule}: {error}\n".encode())
             sys.exit(1)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
-            os.write(terminal, f"\nRule {snakemake.rule} failed: its log is {snakemake.log[0]}\n".encode())
+            what = OUT_OF_MEMORY if _memory_ran_out(error) else "failed"
+            os.write(terminal, f"\nRule {snakemake.rule} {what}: its log is {snakemake.log[0]}\n".encode())
             sys.exit(1)
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    """Whether it says so: Python's own error, PyTorch's on a GPU, and what its CPU allocator says."""
+    name, said = type(error).__name__, str(error)
+    return name in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in said
 
 
 def library_sources(script: str) -> list[str]:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from telepathy.analysis.results import write_run
+from telepathy.analysis.results import read_predictions, write_run
 from telepathy.devices import choose_compute
 from telepathy.methods.relay import label_relay
 from telepathy.tasks.data import load_split
@@ -15,5 +13,5 @@ with job_log(snakemake):
     task = load_task(snakemake.input.task)
     examples = Path(snakemake.input.examples)
     frame = load_split(examples, "test", snakemake.params.limits.get("test"))
-    predictions = label_relay(None, task, frame, pd.read_parquet(snakemake.input.sent))
+    predictions = label_relay(None, task, frame, read_predictions(snakemake.input.sent))
     write_run(predictions, task, examples, [], choose_compute("cpu"), snakemake)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, read_json, write_json
+from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
 
 START_SPREAD = 0.3  # Of the soft tokens about the mean embedding at the start, against a layer's usual weights.
 
@@ -148,7 +148,8 @@ class Bridge(nn.Module):
             save_file(
                 {name: value.contiguous() for name, value in self.state_dict().items()}, partial / "model.safetensors"
             )
-            write_json(partial / "config.json", {"bridge": asdict(self.config), **about})
+            hashes = {"model.safetensors": sha256_of(partial / "model.safetensors")}
+            write_json(partial / "config.json", {"bridge": asdict(self.config), "files": hashes, **about})
 
 
 _ARCHITECTURES: dict[str, type[Bridge]] = {}
@@ -180,12 +181,13 @@ def load_bridge(folder: str | Path) -> tuple[Bridge, dict[str, Any]]:
     """Load a bridge and what its ``config.json`` says about it (safetensors only).
 
     Raises:
-        TelepathyError: if the folder has no configuration or no weights.
+        TelepathyError: if the folder has no configuration or no weights, or weights that changed since.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise TelepathyError(f"{folder} holds no trained bridge (config.json and model.safetensors).")
     about = read_json(folder / "config.json")
+    check_files(folder, about.pop("files", {}), f"delete {folder} to train it anew")
     bridge = build_bridge(BridgeConfig(**about.pop("bridge")))
     bridge.load_state_dict(load_file(folder / "model.safetensors"))
     return bridge.eval(), about

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from telepathy.errors import TelepathyError
 from telepathy.features import length_batches
-from telepathy.files import atomic_path, read_json, write_json
+from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
 from telepathy.methods.prompted import prompt_rows
 from telepathy.methods.writing import write_after
 from telepathy.models.loading import LanguageModel
@@ -234,7 +234,8 @@ class AdaptedReceiver:
             partial_folder.mkdir(parents=True)
             state = {name: value.detach().cpu().contiguous() for name, value in self.adapter.state_dict().items()}
             save_file(state, partial_folder / "model.safetensors")
-            described = {"adapter": settings, "receiver": self.lm.name, "task": self.task.name}
+            hashes = {"model.safetensors": sha256_of(partial_folder / "model.safetensors")}
+            described = {"adapter": settings, "files": hashes, "receiver": self.lm.name, "task": self.task.name}
             write_json(partial_folder / "config.json", {**described, "prompt": self.task.prompt_hash, **about})
 
     def detach(self) -> None:
@@ -266,6 +267,7 @@ def load_adapter(lm: LanguageModel, task: Task, folder: str | Path) -> tuple[Ada
     if about["prompt"] != task.prompt_hash:
         raise TelepathyError(f"{folder} was trained with another prompt than that of the task {task.name}.")
     config = adapter_config(**about["adapter"])
+    check_files(folder, about.get("files", {}), f"delete {folder} to train it anew")
     state = load_file(folder / "model.safetensors")
     adapter: Adapter
     if isinstance(config, PromptTuningConfig):

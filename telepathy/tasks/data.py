@@ -1,7 +1,6 @@
 """Turn a task's raw files into train, dev and test parquet, and read them."""
 
 import csv
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path
+from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
 from telepathy.tasks.parsing import NUMBER, parse_number
 from telepathy.tasks.spec import LETTERS, Task
 
@@ -25,8 +24,10 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
     test example never enters train or dev; one whose text is empty enters no split.
 
     Raises:
-        TelepathyError: if a column is missing, a label unknown or a split empty.
+        TelepathyError: if a column is missing, a label unknown, a split empty or a raw file changed.
     """
+    fetched = read_json(Path(raw) / "source.json")
+    check_files(raw, fetched.get("files", {}), f"delete {raw} to fetch it anew")
     files = [Path(raw) / name for name in RAW_FILES]
     parts = {file.name: _canonical(task, file) for file in files if file.exists()}
     splits = _split(task, parts)
@@ -36,7 +37,8 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
             if frame.empty:
                 raise TelepathyError(f"The task {task.name} has no {split} examples: correct its splits or its source.")
             frame.to_parquet(partial / f"{split}.parquet", index=False)
-        shutil.copyfile(Path(raw) / "source.json", partial / "source.json")
+        hashes = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
+        write_json(partial / "source.json", {**fetched, "splits": hashes})
 
 
 def read_raw(task: Task, file: Path) -> pd.DataFrame:
@@ -196,6 +198,13 @@ def choice_count(example: Mapping[Any, Any]) -> int:
 
 
 def load_split(folder: str | Path, split: str, limit: int | None = None) -> pd.DataFrame:
-    """Read the first ``limit`` examples (default: all) of one split that `cache_task` wrote."""
-    frame = pd.read_parquet(Path(folder) / f"{split}.parquet")
+    """Read the first ``limit`` examples (default: all) of one split that `cache_task` wrote.
+
+    Raises:
+        TelepathyError: if the file is not the one that was written.
+    """
+    name, about = f"{split}.parquet", Path(folder) / "source.json"
+    recorded = read_json(about).get("splits", {}) if about.is_file() else {}
+    check_files(folder, {name: recorded[name]} if name in recorded else {}, f"delete {folder} to make it anew")
+    frame = pd.read_parquet(Path(folder) / name)
     return frame.head(limit) if limit else frame

@@ -1,7 +1,10 @@
 """Checkpoints from which training goes on bit for bit: weights, optimiser, random states, history."""
 
+import hashlib
 import json
 import random
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from telepathy.files import atomic_path
+from telepathy.files import atomic_path, link_or_copy
 
-VERSION = 1
+VERSION = 2
 
 
 def save_checkpoint(
     folder: Path, mark: str, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Write ``last.safetensors`` atomically; the one before stays as ``previous.safetensors``."""
+    """Write ``last.safetensors`` atomically; the one before stays as ``previous.safetensors``.
+
+    The new file is whole before the old one gets its second name, and takes the first name in one
+    step: at no moment is a usable ``last.safetensors`` missing.
+
+    Raises:
+        TelepathyError: if the disk is full.
+    """
     from telepathy.training.loop import trained_state
 
     tensors: dict[str, Tensor] = {f"module/{name}": value for name, value in trained_state(module).items()}
@@ -35,13 +45,30 @@ def save_checkpoint(
     numpy_state: Any = np.random.get_state()
     plain["numpy_rest"] = [int(numpy_state[2]), int(numpy_state[3]), float(numpy_state[4])]
     plain["python_random"] = random.getstate()
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = {"version": str(VERSION), "mark": mark, "state": json.dumps(plain)}
+    about["sha256"] = content_hash(tensors, about)
     last = folder / "last.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    if last.is_file():
-        last.replace(folder / "previous.safetensors")
     with atomic_path(last) as partial:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=about)
+        save_file(tensors, partial, metadata=about)
+        if last.is_file():
+            with atomic_path(folder / "previous.safetensors") as second_name:
+                link_or_copy(last, second_name)
+
+
+def content_hash(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """sha256 of all that a checkpoint holds: names, types, shapes and bytes of its tensors, and its metadata."""
+
+    def digest(name: str) -> str:
+        value = tensors[name].detach().cpu().contiguous()
+        content = hashlib.sha256(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        content.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+        return content.hexdigest()
+
+    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run: a checkpoint may have gigabytes
+        digests = list(pool.map(digest, sorted(tensors)))
+    rest = {key: value for key, value in about.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps([digests, rest], sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(
@@ -62,6 +89,8 @@ def load_checkpoint(
                 refusal = _refusal(about, mark)
                 if refusal is None:
                     tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                    if content_hash(tensors, about) != about.get("sha256"):
+                        refusal = "it is damaged (its sha256 changed)"
         except (SafetensorError, OSError) as error:
             refusal = f"it is damaged ({error})"
         if refusal is not None:

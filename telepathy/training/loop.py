@@ -14,6 +14,7 @@ from tqdm import tqdm
 from telepathy.errors import TelepathyError
 from telepathy.files import fingerprint
 from telepathy.training.checkpoints import load_checkpoint, save_checkpoint
+from telepathy.training.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,8 @@ def fit(
         (largest since the last), ``learning_rate`` and the learner's dev metrics.
 
     Raises:
-        TelepathyError: if the loss or its gradient is not finite, with step, rate and gradient norm.
+        TelepathyError: if the loss or its gradient is not finite, with step, rate and gradient norm; or
+            if a signal asked for the end, after a checkpoint was written.
     """
     module = learner.trainable
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -144,18 +146,19 @@ def fit(
     state: dict[str, Any] = {"step": 0, "history": [], "best": None, "losses": [], "norms": []}
     if checkpoints is not None:
         state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
-    for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
-        rate = config.learning_rate * config.rate(step)
-        loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate)
-        state["losses"].append(loss)
-        state["norms"].append(norm)
-        if step + 1 in config.evaluation_steps():
-            _record(learner, state, step + 1, rate)
-            if progress is not None:
-                progress(state["history"][-1])
-        state["step"] = step + 1
-        if checkpoints is not None and config.checkpoint_every and (step + 1) % config.checkpoint_every == 0:
-            save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
+    with Interruption() as interruption:
+        for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
+            _score_if_due(learner, config, state, interruption, progress)
+            rate = config.learning_rate * config.rate(step)
+            loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate)
+            state["losses"].append(loss)
+            state["norms"].append(norm)
+            state["step"] = step + 1
+            if checkpoints is not None and _checkpoint_due(config, step + 1, interruption):
+                save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
+            if interruption.asked:
+                interruption.stop()
+        _score_if_due(learner, config, state, interruption, progress)
     if config.keep == "best" and state["best"] is not None:
         module.load_state_dict(state["best"], strict=False)
     return state["history"]
@@ -175,6 +178,30 @@ def _one_step(learner, parameters, optimizer, config, step, seed, rate) -> tuple
         )
     optimizer.step()
     return loss.item(), norm
+
+
+def _checkpoint_due(config: TrainingConfig, step: int, interruption: Interruption) -> bool:
+    """Whether to write one after a step: also before each evaluation, which a signal may break off."""
+    if not config.checkpoint_every:
+        return False
+    return bool(interruption.asked) or step % config.checkpoint_every == 0 or step in config.evaluation_steps()
+
+
+def _score_if_due(
+    learner: Learner,
+    config: TrainingConfig,
+    state: dict[str, Any],
+    interruption: Interruption,
+    progress: Callable[[dict[str, float]], None] | None,
+) -> None:
+    """Score dev if the last step is one after which it is scored and was not yet (as in a resumed run)."""
+    step, scored = state["step"], [entry["step"] for entry in state["history"]]
+    if step not in config.evaluation_steps() or step in scored:
+        return
+    with interruption.at_once():
+        _record(learner, state, step, config.learning_rate * config.rate(step - 1))
+    if progress is not None:
+        progress(state["history"][-1])
 
 
 def _record(learner: Learner, state: dict[str, Any], step: int, rate: float) -> None:

@@ -1,7 +1,8 @@
+import hashlib
+import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from telepathy.errors import TelepathyError
 from telepathy.training import checkpoints
 from telepathy.training.loop import TrainingConfig, fit
 
@@ -198,9 +200,11 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_reason(tmp_path, capsys
 
 def test_a_checkpoint_of_another_version_is_refused_with_both(tmp_path, capsys, monkeypatch):
     run(tmp_path, stop_at=7)
-    monkeypatch.setattr(checkpoints, "VERSION", 2)
+    monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
     run(tmp_path)
-    assert "is not used: it is of version 1, this is version 2." in capsys.readouterr().out
+    assert (
+        f"it is of version {checkpoints.VERSION - 1}, this is version {checkpoints.VERSION}." in capsys.readouterr().out
+    )
 
 
 def test_a_write_that_breaks_off_leaves_the_checkpoint_before(tmp_path, whole, monkeypatch):
@@ -217,36 +221,125 @@ def test_a_write_that_breaks_off_leaves_the_checkpoint_before(tmp_path, whole, m
     run(tmp_path)
     monkeypatch.undo()
     resumed, _ = run(tmp_path)
-    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 4, True)
+    assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 3, True)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-import test_checkpoints
-from telepathy import files
-
-real, taken = os.fsync, []
-
-def die(handle):
-    taken.append(handle)
-    if len(taken) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(handle)
-
-os.fsync = die
-test_checkpoints.run({folder!r})
-"""
+FIRST_WRITE = 8
+"""Touches of files until the first checkpoint has its name."""
 
 
-def test_a_run_that_was_killed_while_it_wrote_ends_with_the_same_weights(tmp_path, whole):
-    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
+def in_a_child(task):
+    """Run something in a forked child; returns how it ended, as `os.waitpid` says it, a signal as a negative number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            task()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_at_event(folder, number):
+    """Kill this process at its n-th opening, linking, renaming or removing of a file in a folder."""
+    seen = []
+
+    def hook(event, arguments):
+        if event in ("open", "os.link", "os.rename", "os.remove") and str(folder) in str(arguments[0]):
+            seen.append(event)
+            if len(seen) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    run(folder)
+
+
+@pytest.mark.parametrize("number", range(1, 61))
+def test_a_run_that_was_killed_at_any_touch_of_a_file_ends_with_the_same_weights(tmp_path, whole, number):
+    assert in_a_child(lambda: kill_at_event(tmp_path, number)) == -signal.SIGKILL
+    assert (tmp_path / "last.safetensors").is_file() or number <= FIRST_WRITE
+    resumed, history = run(tmp_path)
+    assert same_weights(resumed, whole[0]) and history == whole[1]
+
+
+class Killed(Noisy):
+    """Its process is killed in the middle of a step."""
+
+    def loss(self, rows):
+        value = super().loss(rows)
+        if self.steps == self.killed_at:
+            os.kill(os.getpid(), self.by)
+        return value
+
+
+def killed_run(folder, step, by=signal.SIGKILL):
+    learner = Killed()
+    learner.killed_at, learner.by = step, by
+    return fit(learner, config(), 3, "films", folder)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_a_run_that_was_killed_in_any_step_ends_with_the_same_weights(tmp_path, whole, step):
+    assert in_a_child(lambda: killed_run(tmp_path, step)) == -signal.SIGKILL
+    resumed, history = run(tmp_path)
+    assert same_weights(resumed, whole[0]) and history == whole[1]
+
+
+WARNINGS = pytest.mark.parametrize("warning", [signal.SIGTERM, signal.SIGUSR1])
+
+
+@WARNINGS
+@pytest.mark.parametrize("step", [1, 5, 6, STEPS])
+def test_a_warning_ends_training_after_the_step_with_how_to_go_on(tmp_path, whole, step, warning):
+    with pytest.raises(TelepathyError, match=f"stopped by {warning.name}: run the same command again to go on"):
+        killed_run(tmp_path, step, warning)
+    resumed, history = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0]), history) == (STEPS - step, True, whole[1])
+
+
+class Slow(Noisy):
+    """A signal arrives in the middle of its evaluation, which draws random numbers."""
+
+    def evaluate(self):
+        torch.rand(3)
+        os.kill(os.getpid(), self.by)
+        raise AssertionError("the evaluation went on")
+
+
+@WARNINGS
+def test_a_warning_breaks_off_an_evaluation(tmp_path, whole, warning):
+    learner = Slow()
+    learner.by = warning
+    with pytest.raises(TelepathyError, match=f"stopped by {warning.name}"):
+        fit(learner, config(), 3, "films", tmp_path)
+    resumed, history = run(tmp_path)
+    assert (resumed.steps, same_weights(resumed, whole[0]), history) == (STEPS - 3, True, whole[1])
+
+
+def test_signals_are_handled_as_before_once_training_is_over():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    run(None)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+@pytest.mark.parametrize("draw", range(40))
+def test_a_flipped_bit_is_found(tmp_path, whole, draw, capsys):
+    run(tmp_path, stop_at=7)
+    path = tmp_path / "last.safetensors"
+    content = bytearray(path.read_bytes())
+    place = int(np.random.default_rng(draw).integers(8 * len(content)))
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
     resumed, _ = run(tmp_path)
+    assert f"The checkpoint {path} is not used" in capsys.readouterr().out
     assert (resumed.steps, same_weights(resumed, whole[0])) == (STEPS - 4, True)
+
+
+def test_the_hash_of_a_checkpoint_is_that_of_its_parts():
+    tensors = {"b": torch.tensor(1.5, dtype=torch.bfloat16), "a": torch.arange(3)}
+    parts = [("a", "torch.int64 (3,)", np.arange(3).tobytes()), ("b", "torch.bfloat16 ()", b"\xc0\x3f")]
+    digests = [hashlib.sha256(f"{name} {kind} ".encode() + content).hexdigest() for name, kind, content in parts]
+    expected = hashlib.sha256(json.dumps([digests, {"mark": "m"}]).encode()).hexdigest()
+    assert checkpoints.content_hash(tensors, {"mark": "m", "sha256": "x"}) == expected
 
 
 def test_a_checkpoint_is_safetensors_without_frozen_weights(tmp_path):
