@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def label_scores(
     return scores
 
 
-@lru_cache(maxsize=64)
+@cache
 def _first_tokens(labels: LabelSet, device: torch.device) -> Tensor:
     return torch.tensor([row[0] for row in labels.tokens], device=device)
 
@@ -163,7 +163,7 @@ def _tails(receiver: LanguageModel, mask: Tensor, cache: Cache, labels: LabelSet
     return tails
 
 
-@lru_cache(maxsize=64)
+@cache
 def _tail_parts(
     labels: LabelSet, batch: int, step: int, pad_id: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
