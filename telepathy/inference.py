@@ -1,11 +1,14 @@
 """The runtime: two frozen models and a trained bridge as one fast callable."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from telepathy.bridges import Bridge, load_bridge
 from telepathy.devices import Compute, choose_compute
@@ -43,8 +46,8 @@ Example = str | Mapping[str, Any]
 class Telepathy:
     """A trained bridge between two frozen models, as a function from texts to answers.
 
-    On a CUDA device texts are padded to bucketed lengths and every stage (sender, bridge, receiver)
-    is recorded once a shape as a CUDA graph and replayed after that: no Python, no recompilation.
+    On a CUDA device texts are padded to bucketed lengths, and every stage (sender, bridge, receiver)
+    is compiled, recorded once a shape as a CUDA graph and replayed after that, without recompilation.
 
     Example:
         >>> model = Telepathy.from_pretrained("results/demo/runs/movies/bridge/k8/seed1/bridge")
@@ -59,6 +62,7 @@ class Telepathy:
         receiver: the model that answers from the soft tokens.
         task: prompt, primer and labels.
         layer: hidden-state index of the sender that the bridge reads.
+        sender_stage, bridge_stage, receiver_stage: what `encode`, `translate` and `score` run.
     """
 
     def __init__(
@@ -82,7 +86,8 @@ class Telepathy:
             layer: hidden-state index that is read.
             side: how the receiver reads soft tokens.
             buckets: lengths to pad to, in tokens; None for `BUCKETS` on a GPU and none on a CPU.
-            compiled: fuse the layers' small operations with `torch.compile`; None for yes on a GPU.
+            compiled: fuse the layers' small operations with `torch.compile`, and on a GPU record the
+                stages; None for yes on a GPU and no on a CPU.
         """
         device = receiver.compute.device
         cuda = device.type == "cuda"
@@ -93,13 +98,12 @@ class Telepathy:
         self._past, self._shared = shared_beginning(receiver, task, side)
         _, after = fixed_ids(receiver, task, side)
         self._after = receiver.embed(torch.tensor([after], dtype=torch.long, device=device)).detach()
-        if cuda if compiled is None else compiled:
-            compile_layers(receiver, receiver.depth, whole=False)
-            if sender.model is not receiver.model:
-                compile_layers(sender, layer, whole=True)
-        self._sender_stage = Recorded(self._read, cuda)
-        self._bridge_stage = Recorded(self.bridge, cuda)
-        self._receiver_stage = Recorded(self._score, cuda)
+        fuse = cuda if compiled is None else compiled
+        self._reader = compiled_view(sender, whole=True) if fuse else sender
+        self._answerer = compiled_view(receiver, whole=False) if fuse else receiver
+        self.sender_stage = Recorded(self._read, cuda and fuse)
+        self.bridge_stage = Recorded(self.bridge, cuda and fuse)
+        self.receiver_stage = Recorded(self._score, cuda and fuse)
 
     @classmethod
     def from_pretrained(
@@ -221,22 +225,22 @@ class Telepathy:
         """
         ids, mask = pad(rows, self.sender.pad_id)
         surplus = self._bucket(ids.shape[1]) - ids.shape[1]
-        ids = torch.nn.functional.pad(ids, (0, surplus), value=self.sender.pad_id).to(self.sender.compute.device)
-        mask = torch.nn.functional.pad(mask, (0, surplus)).to(self.sender.compute.device)
-        return self._sender_stage(ids, mask), mask.bool()
+        ids = F.pad(ids, (0, surplus), value=self.sender.pad_id).to(self.sender.compute.device)
+        mask = F.pad(mask, (0, surplus)).to(self.sender.compute.device)
+        return self.sender_stage(ids, mask), mask.bool()
 
     @torch.inference_mode()
     def translate(self, states: Tensor, mask: Tensor) -> Tensor:
         """Map states and mask to soft tokens, ``[batch, k, d_receiver]``."""
-        return self._bridge_stage(states, mask)
+        return self.bridge_stage(states, mask)
 
     @torch.inference_mode()
     def score(self, soft_tokens: Tensor) -> Tensor:
         """Score every label, ``[batch, n]`` in nats on the CPU, up to a number an example (see `label_scores`)."""
-        return self._receiver_stage(soft_tokens).cpu()
+        return self.receiver_stage(soft_tokens).cpu()
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return hidden_states(self.sender, ids, mask, [self.layer])[self.layer].to(torch.bfloat16)
+        return hidden_states(self._reader, ids, mask, [self.layer])[self.layer].to(torch.bfloat16)
 
     def _score(self, soft: Tensor) -> Tensor:
         assert self.labels is not None
@@ -244,7 +248,7 @@ class Telepathy:
         prefix = torch.cat([soft.to(after.dtype), after], dim=1)
         positions = self._shared + prefix.shape[1]
         mask = torch.ones(len(soft), positions, dtype=torch.long, device=soft.device)
-        return label_scores(self.receiver, prefix, mask, self.labels, self._past, relative=True)
+        return label_scores(self._answerer, prefix, mask, self.labels, self._past, relative=True)
 
     def _bucket(self, length: int) -> int:
         """The smallest bucket that holds so many tokens; beyond the largest, its next multiple."""
@@ -341,20 +345,39 @@ class Recorded:
         return graph, places, result
 
 
-def compile_layers(lm: LanguageModel, layers: int, whole: bool, backend: str = "inductor") -> None:
-    """Fuse the small operations of a model's first layers with `torch.compile`; all layers share the code.
+def compiled_view(lm: LanguageModel, whole: bool, backend: str = "inductor") -> LanguageModel:
+    """The same frozen weights under layers whose small operations `torch.compile` fuses; ``lm`` stays as it is.
 
     Args:
-        lm: the model; its layers are changed in place.
-        layers: number of layers.
+        lm: the model.
         whole: whole layers, where no key-value cache is used; otherwise their parts but the attention,
             which would be compiled anew for every layer's place in the cache.
         backend: of `torch.compile`.
     """
-    for layer in list(decoder_layers(lm.model))[:layers]:
-        parts = [layer] if whole else [part for name, part in layer.named_children() if "attn" not in name]
-        for part in parts:
-            part.forward = torch.compile(part.forward, dynamic=True, backend=backend)
+    stack = decoder_layers(lm.model)
+    model, base = _twin(lm.model), _twin(lm.model.base_model)
+    name = next(name for name, module in base._modules.items() if module is stack)
+    base._modules[name] = nn.ModuleList([_fused(layer, whole, backend) for layer in stack])
+    model._modules[lm.model.base_model_prefix] = base
+    return replace(lm, model=model)
+
+
+def _fused(layer: nn.Module, whole: bool, backend: str) -> nn.Module:
+    twin = _twin(layer)
+    if not whole:
+        for name, part in twin._modules.items():
+            if part is not None and "attn" not in name:
+                twin._modules[name] = _fused(part, True, backend)
+        return twin
+    twin.forward = torch.compile(twin.forward, dynamic=True, backend=backend)  # type: ignore[method-assign]
+    return twin
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module with the same weights whose parts can be exchanged."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
 
 
 def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int | None = None) -> None:

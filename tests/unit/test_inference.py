@@ -8,8 +8,9 @@ import telepathy
 from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
-from telepathy.inference import Recorded, Telepathy, check_room, compile_layers
+from telepathy.inference import Recorded, Telepathy, check_room, compiled_view
 from telepathy.models.loading import hidden_states
+from telepathy.scoring.labels import LabelSet, label_scores, text_prefix
 from telepathy.tasks.prompts import prompt_ids
 from tests.unit.conftest import build_lm
 
@@ -234,9 +235,9 @@ def test_a_gpu_that_is_too_small_is_told_how_much_is_needed(tmp_path):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_compiled_layers_give_what_the_layers_give_and_are_not_compiled_again(tokenizer, whole):
-    plain, fast = (build_lm("llama", tokenizer) for _ in range(2))
-    compile_layers(fast, fast.depth, whole=whole, backend="eager")
+    plain = build_lm("llama", tokenizer)
     torch._dynamo.reset()
+    fast = compiled_view(plain, whole=whole, backend="eager")
     batches = [torch.randint(3, 90, shape) for shape in ((2, 8), (2, 16), (4, 8), (4, 16))]
     for ids in batches:
         expected = hidden_states(plain, ids, torch.ones_like(ids), [2])[2]
@@ -244,6 +245,17 @@ def test_compiled_layers_give_what_the_layers_give_and_are_not_compiled_again(to
     with torch.compiler.set_stance("fail_on_recompile"):
         for ids in batches:
             hidden_states(fast, ids, torch.ones_like(ids), [2])
+
+
+def test_a_compiled_view_answers_as_the_model_and_leaves_it_alone(lm):
+    torch._dynamo.reset()
+    prefix, mask = text_prefix(lm, [[1, 80, 81, 82], [1, 83]])
+    labels = LabelSet(("one", "two"), ((50,), (60, 61)))
+    expected = label_scores(lm, prefix, mask, labels)
+    for whole in (True, False):
+        view = compiled_view(lm, whole=whole, backend="eager")
+        torch.testing.assert_close(label_scores(view, prefix, mask, labels), expected, **CLOSE)
+    assert all("forward" not in vars(module) for module in lm.model.modules())
 
 
 def test_what_is_not_recorded_is_called():
