@@ -62,6 +62,8 @@ class Telepathy:
         receiver: the model that answers from the soft tokens.
         task: prompt, primer and labels.
         layer: hidden-state index of the sender that the bridge reads.
+        shared: receiver positions before the soft tokens, which are run once.
+        fixed_tokens: receiver positions that are not soft tokens.
         sender_stage, bridge_stage, receiver_stage: what `encode`, `translate` and `score` run.
     """
 
@@ -95,8 +97,9 @@ class Telepathy:
         self.layer, self.side = layer, side
         self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda else ())
         self.labels = LabelSet.of(receiver, task) if task.labels else None
-        self._past, self._shared = shared_beginning(receiver, task, side)
-        _, after = fixed_ids(receiver, task, side)
+        self._past, self.shared = shared_beginning(receiver, task, side)
+        before, after = fixed_ids(receiver, task, side)
+        self.fixed_tokens = len(before) + len(after)
         self._after = receiver.embed(torch.tensor([after], dtype=torch.long, device=device)).detach()
         fuse = cuda if compiled is None else compiled
         self._reader = compiled_view(sender, whole=True) if fuse else sender
@@ -224,7 +227,7 @@ class Telepathy:
             mask of real tokens.
         """
         ids, mask = pad(rows, self.sender.pad_id)
-        surplus = self._bucket(ids.shape[1]) - ids.shape[1]
+        surplus = self.bucket(ids.shape[1]) - ids.shape[1]
         ids = F.pad(ids, (0, surplus), value=self.sender.pad_id).to(self.sender.compute.device)
         mask = F.pad(mask, (0, surplus)).to(self.sender.compute.device)
         return self.sender_stage(ids, mask), mask.bool()
@@ -239,6 +242,10 @@ class Telepathy:
         """Score every label, ``[batch, n]`` in nats on the CPU, up to a number an example (see `label_scores`)."""
         return self.receiver_stage(soft_tokens).cpu()
 
+    def receiver_prefix(self, soft_tokens: Tensor) -> Tensor:
+        """Return all that the receiver reads, ``[batch, positions, d_receiver]``: BOS, primer and soft tokens."""
+        return receiver_prefix(self.receiver, self.task, soft_tokens, self.side)
+
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         return hidden_states(self._reader, ids, mask, [self.layer])[self.layer].to(torch.bfloat16)
 
@@ -246,12 +253,12 @@ class Telepathy:
         assert self.labels is not None
         after = self._after.expand(len(soft), -1, -1)
         prefix = torch.cat([soft.to(after.dtype), after], dim=1)
-        positions = self._shared + prefix.shape[1]
+        positions = self.shared + prefix.shape[1]
         mask = torch.ones(len(soft), positions, dtype=torch.long, device=soft.device)
         return label_scores(self._answerer, prefix, mask, self.labels, self._past, relative=True)
 
-    def _bucket(self, length: int) -> int:
-        """The smallest bucket that holds so many tokens; beyond the largest, its next multiple."""
+    def bucket(self, length: int) -> int:
+        """Return the smallest bucket that holds so many tokens; beyond the largest, its next multiple."""
         if not self.buckets:
             return length
         fitting = [bucket for bucket in self.buckets if bucket >= length]
@@ -278,7 +285,7 @@ class Telepathy:
         """
         rows = self._token_rows(examples)
         found: dict[int, Any] = {}
-        for batch in length_batches([self._bucket(len(row)) for row in rows], BATCH_TOKENS) if rows else []:
+        for batch in length_batches([self.bucket(len(row)) for row in rows], BATCH_TOKENS) if rows else []:
             size = 1 << (len(batch) - 1).bit_length() if self.buckets else len(batch)
             filled = [rows[row] for row in batch] + [rows[batch[0]]] * (size - len(batch))
             found.update(zip(batch, work(filled)))
@@ -295,7 +302,7 @@ class Telepathy:
 
     def _numbers(self, examples: Sequence[Example]) -> list[str | None]:
         def work(rows: list[list[int]]) -> list[str]:
-            prefix = receiver_prefix(self.receiver, self.task, self.translate(*self.encode(rows)), self.side)
+            prefix = self.receiver_prefix(self.translate(*self.encode(rows)))
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
             return generate(self.receiver, prefix, mask, self.task.answer_tokens)
 

@@ -124,7 +124,7 @@ def test_few_shapes_reach_the_models_where_there_are_buckets(load, task, sender)
 def test_an_input_longer_than_any_bucket_is_padded_to_a_multiple_of_the_largest(load, task):
     model, plain = load(task, buckets=(8,)), load(task)
     long = "the card was lost " * 12
-    assert model._bucket(len(prompt_ids(model.sender, task, {"text": long}))) % 8 == 0
+    assert model.bucket(len(prompt_ids(model.sender, task, {"text": long}))) % 8 == 0
     torch.testing.assert_close(model.soft_tokens([long, "dull"]), plain.soft_tokens([long, "dull"]), **CLOSE)
 
 
