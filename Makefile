@@ -1,6 +1,6 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast smoke paper dag readme lint format clean distclean
+.PHONY: help venv demo bench test test-fast smoke paper dag readme lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
@@ -22,6 +22,10 @@ venv: .venv/installed  ## make .venv from requirements.lock
 demo: .venv/installed  ## train bridges between two small models and print the table (minutes)
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=demo
 	@.venv/bin/telepathy show results/demo
+
+bench: .venv/installed  ## measure speed against the plain way (results/demo/speed.csv; the demo first)
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --forcerun measure_speed -- results/demo/speed.csv
+	@cat results/demo/speed.csv
 
 smoke: .venv/installed  ## every rule once on a handful of examples (a minute or two)
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=smoke

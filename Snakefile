@@ -17,6 +17,8 @@ include: "rules/encode.smk"
 include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
+include: "rules/benchmark_inputs.smk"
+include: "rules/benchmarks.smk"
 include: "rules/report.smk"
 
 

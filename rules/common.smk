@@ -7,6 +7,7 @@ sys.path.insert(0, str(workflow.basedir))
 import yaml
 
 from telepathy.config import (
+    benchmark_settings,
     bridge_settings,
     check_config,
     encoded_layers,

@@ -18,6 +18,7 @@ rule summarise_runs:
 rule summarise_costs:
     input:
         summary="results/{study}/summary.csv",
+        latency=lambda wildcards: speed_files(wildcards.study, ["latency.csv"]),
         library=library_sources("summarise_costs"),
     output:
         report("results/{study}/costs.csv", category="{study}", labels={"file": "costs"}),

@@ -47,6 +47,7 @@ def study_targets(study):
         f"results/{study}/summary.csv",
         f"results/{study}/costs.csv",
         *(f"results/{study}/tables/{table}.tex" for table in tables),
+        *speed_files(study),
     ]
 
 

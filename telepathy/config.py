@@ -50,6 +50,9 @@ def check_config(config: Config) -> None:
         for block in study["runs"]:
             _known(f"studies.{name}.runs", block["tasks"], study["tasks"], "task of the study")
             _known(f"studies.{name}.runs", block["methods"], config["methods"], "method")
+        benchmark = study.get("benchmark", {})
+        _known(f"studies.{name}.benchmark", filter(None, [benchmark.get("task")]), study["tasks"], "task of the study")
+        _known(f"studies.{name}.benchmark", [benchmark.get("method", "bridge")], config["methods"], "method")
         for settings in [study.get("settings", {}), *(task.get("settings", {}) for task in study["tasks"].values())]:
             _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
     for method in config["methods"]:
@@ -140,6 +143,13 @@ def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: 
         raise TelepathyError(f"config.yaml: at {key}, {error.message}{allowed}.")
     defaults = {key: value["default"] for key, value in kind["properties"].items() if "default" in value}
     return dict(sorted({**defaults, **settings}.items()))
+
+
+def benchmark_settings(config: Config, study: str) -> dict[str, Any]:
+    """What a study times, every default filled in; empty if it times nothing."""
+    given = study_of(config, study).get("benchmark")
+    kind = schema()["$defs"]["benchmark"]
+    return {} if given is None else _with_defaults(kind, given, f"studies.{study}.benchmark")
 
 
 def runs_table(config: Config) -> pd.DataFrame:

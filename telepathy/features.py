@@ -170,6 +170,10 @@ class LayerStates:
         """Tokens of every example, ``[examples]``."""
         return np.diff(self.offsets)
 
+    def head(self, examples: int) -> "LayerStates":
+        """The states of the first examples."""
+        return LayerStates(self.bits, self.offsets[: examples + 1])
+
     def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return bfloat16 states ``[batch, longest, d]``, zero-padded, and the mask of real tokens."""
         spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]

@@ -186,16 +186,32 @@ def evaluate_bridge(
         TelepathyError: if the bridge was trained for another receiver, sender or prompt.
     """
     bridge, about = load_bridge(folder)
-    for what, expected, found in (
-        ("receiver", about["receiver"]["name"], receiver.name),
-        ("sender", about["sender"]["name"], _index(data)["model"]),
-        ("prompt", about["prompt"], data.task.prompt_hash),
-    ):
-        if expected != found:
-            raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")
+    check_trained_for(folder, about, receiver.name, _index(data)["model"], data.task.prompt_hash)
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
     if control is not None:
         states = control_states(control, states, seed)
     side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
     bridge = bridge.to(receiver.compute.device)
     return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)
+
+
+def check_trained_for(folder: str | Path, about: Mapping[str, Any], receiver: str, sender: str, prompt: str) -> None:
+    """Refuse to use a bridge with other models or another prompt than those of its training.
+
+    Args:
+        folder: of the bridge; used in messages.
+        about: what the bridge's ``config.json`` says.
+        receiver: name of the receiver that is there.
+        sender: name of the sender.
+        prompt: hash of the task's prompt.
+
+    Raises:
+        TelepathyError: naming what was expected and what was found.
+    """
+    for what, expected, found in (
+        ("receiver", about["receiver"]["name"], receiver),
+        ("sender", about["sender"]["name"], sender),
+        ("prompt", about["prompt"], prompt),
+    ):
+        if expected != found:
+            raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from telepathy.features import length_batches
 from telepathy.models.loading import LanguageModel
+from telepathy.scoring.generation import continuation
 from telepathy.scoring.labels import text_prefix
 
 BATCH_TOKENS = 6144
@@ -36,14 +37,7 @@ def write_after(
     for batch in length_batches([len(row) + tokens for row in rows], BATCH_TOKENS):
         chosen = [rows[row] for row in batch]
         prefix, mask = text_prefix(lm, chosen) if prefixes is None else prefixes(chosen)
-        ids = lm.model.generate(  # type: ignore[operator]
-            inputs_embeds=prefix.to(lm.compute.dtype),
-            attention_mask=mask,
-            max_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=lm.pad_id,
-            eos_token_id=lm.eos_ids or None,
-        )
+        ids = continuation(lm, prefix, mask, tokens)
         written = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
         texts.update((row, text.strip()) for row, text in zip(batch, written, strict=True))
     return [texts[row] for row in range(len(rows))]

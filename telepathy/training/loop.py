@@ -87,7 +87,7 @@ class Learner(Protocol):
         """Number of training examples."""
 
     def loss(self, rows: Sequence[int]) -> Tensor:
-        """Mean loss of a batch of training examples."""
+        """Mean loss of a batch of training examples, each of which counts the same."""
 
     def evaluate(self) -> dict[str, float]:
         """Dev metrics; ``accuracy`` (and ``loss`` to break ties) select the weights that are kept."""
@@ -143,14 +143,21 @@ def fit(
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     mark = fingerprint([asdict(config), seed, identity])
-    state: dict[str, Any] = {"step": 0, "history": [], "best": None, "losses": [], "norms": []}
+    state: dict[str, Any] = {
+        "step": 0,
+        "history": [],
+        "best": None,
+        "losses": [],
+        "norms": [],
+        "part": config.batch_size,
+    }
     if checkpoints is not None:
         state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
     with Interruption() as interruption:
         for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
             _score_if_due(learner, config, state, interruption, progress)
             rate = config.learning_rate * config.rate(step)
-            loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate)
+            loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate, state)
             state["losses"].append(loss)
             state["norms"].append(norm)
             state["step"] = step + 1
@@ -164,20 +171,59 @@ def fit(
     return state["history"]
 
 
-def _one_step(learner, parameters, optimizer, config, step, seed, rate) -> tuple[float, float]:
+def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -> tuple[float, float]:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss = learner.loss(batch_rows(learner.examples, config.batch_size, step, seed))
-    loss.backward()
+    rows = batch_rows(learner.examples, config.batch_size, step, seed)
+    loss = None
+    while loss is None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = _gradients_that_fit(learner, rows, state)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
-    if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TelepathyError(
-            f"Training broke off at step {step + 1}: the loss is {loss.item()}, the gradient norm {norm}, "
+            f"Training broke off at step {step + 1}: the loss is {loss}, the gradient norm {norm}, "
             f"the learning rate {rate:.2g}; lower learning_rate or set dtype: float32."
         )
     optimizer.step()
-    return loss.item(), norm
+    return loss, norm
+
+
+def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, Any]) -> float | None:
+    """Mean loss of a batch and its gradients, or None where memory did not suffice: parts are half as large then.
+
+    The gradient of the batch is the mean over its parts, each weighted by its examples, so the
+    effective batch stays. The size of the parts stays for all later steps.
+    """
+    try:
+        return _gradients(learner, rows, state["part"])
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        if state["part"] == 1:
+            raise TelepathyError(
+                "The memory does not hold one training example: take a larger GPU, or shorten the task's max_tokens."
+            ) from error
+    torch.cuda.empty_cache()
+    state["part"] = (state["part"] + 1) // 2
+    print(f"Out of memory: a batch of {len(rows)} is computed in parts of {state['part']} from here on.", flush=True)
+    return None
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
+def _gradients(learner: Learner, rows: Sequence[int], part: int) -> float:
+    total = 0.0
+    for start in range(0, len(rows), part):
+        some = rows[start : start + part]
+        loss = learner.loss(some) * (len(some) / len(rows))
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def _checkpoint_due(config: TrainingConfig, step: int, interruption: Interruption) -> bool:

@@ -1,4 +1,5 @@
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -278,3 +279,75 @@ def test_the_trained_state_is_a_copy():
     state = trained_state(module)
     module.weight.data.zero_()
     assert state["weight"].any()
+
+
+class Cramped(Regression):
+    """Memory for no more than so many examples at once."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def loss(self, rows):
+        if len(rows) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().loss(rows)
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_out_of_memory_halves_the_parts_and_keeps_the_batch(room, capsys):
+    roomy, cramped = Regression(), Cramped(room)
+    expected = fit(roomy, config(), seed=3)
+    history = fit(cramped, config(), seed=3)
+    torch.testing.assert_close(cramped.module.weight, roomy.module.weight, rtol=1e-4, atol=1e-5)
+    for record, wanted in zip(history, expected, strict=True):
+        assert record == pytest.approx(wanted, rel=1e-4)
+    part = {1: 1, 2: 2, 3: 2}[room]
+    assert {len(rows) for rows in cramped.seen} == {part}
+    assert [*chain(*cramped.seen)] == [*chain(*roomy.seen)]
+    assert f"in parts of {part} from here on" in capsys.readouterr().out
+
+
+def test_parts_of_unequal_size_count_by_their_examples():
+    roomy, cramped = Regression(), Cramped(3)
+    fit(roomy, config(batch_size=5), seed=3)
+    fit(cramped, config(batch_size=5), seed=3)
+    assert {len(rows) for rows in cramped.seen} == {3, 2}
+    torch.testing.assert_close(cramped.module.weight, roomy.module.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_one_example_that_does_not_fit_is_an_error():
+    with pytest.raises(TelepathyError, match="does not hold one training example"):
+        fit(Cramped(0), config(), seed=3)
+
+
+def test_another_error_of_a_learner_is_not_taken_for_lack_of_memory():
+    learner = Regression()
+    learner.targets = torch.randn(10, 2, 7)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        fit(learner, config(), seed=3)
+
+
+def test_the_size_of_the_parts_survives_a_resume(tmp_path):
+    cut, whole = Cramped(2), Cramped(2)
+    short = config(checkpoint_every=6)
+    calls = []
+    original = cut.loss
+
+    def stop_after(rows):
+        calls.append(rows)
+        if len(calls) > 20:
+            raise KeyboardInterrupt
+        return original(rows)
+
+    cut.loss = stop_after
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, short, seed=3, checkpoints=tmp_path)
+    resumed = Cramped(2)
+    seen = []
+    inner = resumed.loss
+    resumed.loss = lambda rows: seen.append(len(rows)) or inner(rows)
+    fit(resumed, short, seed=3, checkpoints=tmp_path)
+    fit(whole, short, seed=3)
+    assert set(seen) == {2}
+    torch.testing.assert_close(resumed.module.weight, whole.module.weight, rtol=0, atol=0)

@@ -1,0 +1,73 @@
+# How fast: latency of every arm, and our training and evaluation against the plain way.
+
+
+rule measure_latency:
+    input:
+        unpack(benchmark_inputs),
+        library=library_sources("measure_latency"),
+    output:
+        report("results/{study}/latency.csv", category="{study}", labels={"file": "latency"}),
+    log:
+        "logs/{study}/measure_latency.log",
+    benchmark:
+        "results/{study}/costs/measure_latency/all.jsonl"
+    conda:
+        "../envs/telepathy.yaml"
+    threads: whole_machine
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(30, 60),
+    params:
+        settings=benchmark_of,
+        compute=COMPUTE,
+        threads=threads_of,
+    script:
+        "../workflow_scripts/measure_latency.py"
+
+
+rule render_speed_table:
+    input:
+        latency="results/{study}/latency.csv",
+        library=library_sources("render_speed_table"),
+        templates=in_project("telepathy/report/templates/speed.tex.jinja"),
+    output:
+        report(
+            "results/{study}/tables/table4_speed.tex",
+            category="{study}",
+            labels={"file": "table4_speed"},
+        ),
+    log:
+        "logs/{study}/render_speed_table.log",
+    conda:
+        "../envs/telepathy.yaml"
+    params:
+        title=lambda wildcards: study_of(config, wildcards.study)["title"],
+    script:
+        "../workflow_scripts/render_speed_table.py"
+
+
+rule measure_speed:
+    input:
+        unpack(benchmark_inputs),
+        features=lambda wildcards: features_folder(benchmarked(wildcards)),
+        costs="results/{study}/costs.csv",
+        library=library_sources("measure_speed"),
+    output:
+        report("results/{study}/speed.csv", category="{study}", labels={"file": "speed"}),
+    log:
+        "logs/{study}/measure_speed.log",
+    conda:
+        "../envs/telepathy.yaml"
+    threads: whole_machine
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(30, 60),
+    params:
+        settings=lambda wildcards: settings_of(benchmarked(wildcards)),
+        limits=lambda wildcards: limits_of(benchmarked(wildcards)),
+        compute=COMPUTE,
+        threads=threads_of,
+    script:
+        "../workflow_scripts/measure_speed.py"

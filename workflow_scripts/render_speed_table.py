@@ -1,0 +1,7 @@
+"""Render the speed table of a study (rule render_speed_table)."""
+
+from telepathy.report.speed import write_speed_table
+from telepathy.workflow import job_log
+
+with job_log(snakemake):
+    write_speed_table(snakemake.input.latency, snakemake.params.title, snakemake.output[0])
