@@ -132,7 +132,7 @@ def _sender_shape(data: BridgeData) -> tuple[int, int]:
 
 
 def _embedding_sample(receiver: LanguageModel) -> Tensor:
-    vocabulary = receiver.model.config.vocab_size
+    vocabulary = receiver.model.get_input_embeddings().num_embeddings
     words = torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device)
     return receiver.embed(words).cpu()
 
