@@ -18,6 +18,8 @@ include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/report.smk"
+include: "rules/export_helpers.smk"
+include: "rules/export.smk"
 
 
 localrules:
@@ -25,6 +27,7 @@ localrules:
     fetch_model,
     fetch_data,
     cache_task,
+    export_study,
 
 
 rule all:

@@ -16,11 +16,19 @@ from telepathy.config import (
     study_of,
     task_file,
 )
+from telepathy.plugins import announce_plugins
 from telepathy.workflow import library_sources as sources_of_script
 from telepathy.workflow import prepare_jobs
 
+
+def in_project(path):
+    """Path of a project's file from the working directory."""
+    return os.path.relpath(os.path.join(workflow.basedir, path))
+
+
 prepare_jobs()
 check_config(config)
+announce_plugins(in_project(path) for path in config["plugins"])
 runs = runs_table(config)
 
 
@@ -38,13 +46,8 @@ JOB = "{task}_{method}_k{k}_seed{seed}"
 
 
 def library_sources(script):
-    """Library files that a script uses, as paths that Snakemake watches."""
-    return [in_project(path) for path in sources_of_script(script)]
-
-
-def in_project(path):
-    """Path of a project's file from the working directory."""
-    return os.path.relpath(os.path.join(workflow.basedir, path))
+    """Library files and plugins that a script uses, as paths that Snakemake watches."""
+    return [in_project(path) for path in sources_of_script(script, config["plugins"])]
 
 
 def methods_of(*kinds):

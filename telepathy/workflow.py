@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -50,14 +50,15 @@ def job_log(snakemake: Any) -> Iterator[None]:
             sys.exit(1)
 
 
-def library_sources(script: str) -> list[str]:
-    """Library files that a workflow script uses, directly or through other library files.
+def library_sources(script: str, plugins: Sequence[str] = ()) -> list[str]:
+    """Library files that a workflow script uses, directly or through other library files, and plugins if it can.
 
     Snakemake does not see Python imports; these files as inputs make it rerun what depends on an
     edit. Imports inside functions count too.
 
     Args:
         script: name of the script in ``workflow_scripts`` without ``.py``.
+        plugins: files of the user's own, which count where a script may import them.
 
     Returns:
         Paths relative to the project's root, sorted.
@@ -69,7 +70,8 @@ def library_sources(script: str) -> list[str]:
             if file not in found:
                 found.add(file)
                 queue.append(file)
-    return sorted(os.path.relpath(file, ROOT) for file in found)
+    own = plugins if ROOT / "telepathy" / "plugins.py" in found else []
+    return [*sorted(os.path.relpath(file, ROOT) for file in found), *own]
 
 
 @cache

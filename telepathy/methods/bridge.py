@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from telepathy.bridges import Bridge, BridgeConfig, build_bridge, load_bridge
+from telepathy.bridges import Bridge, BridgeConfig, bridge_config, build_bridge, load_bridge
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, LayerStates
 from telepathy.files import read_json
 from telepathy.methods.controls import control_states
 from telepathy.methods.trained import say, take, write_training
+from telepathy.models.identity import refuse_other_model
 from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
@@ -86,10 +87,8 @@ def train_bridge(
     train, dev = data.frame("train"), data.frame("dev")
     check_classes(data.task, train)
     depth, sender_width = _sender_shape(data)
-    config = BridgeConfig(
-        soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **take(BridgeConfig, settings)
-    )
-    bridge = build_bridge(config)
+    shape = {**take(BridgeConfig, settings), "sender_width": sender_width, "receiver_width": receiver.width}
+    bridge = build_bridge(bridge_config(options=settings.get("options"), soft_tokens=k, **shape))
     states = data.states("train", settings["sender_layer"], depth)
     bridge.match_states(*states.batch(range(min(len(train), STATISTICS_EXAMPLES))))
     bridge.match_embeddings(_embedding_sample(receiver))
@@ -112,9 +111,15 @@ def train_bridge(
     bridge.save_pretrained(
         target,
         task=data.task.name,
-        sender={"name": _index(data)["model"], "layer": layer_index(settings["sender_layer"], depth)},
-        receiver={"name": receiver.name, **take(ReceiverSide, settings)},
+        task_details=data.task.describe(),
+        sender={
+            "name": _index(data)["model"],
+            "layer": layer_index(settings["sender_layer"], depth),
+            "source": _index(data)["source"],
+        },
+        receiver={"name": receiver.name, **take(ReceiverSide, settings), "source": receiver.source},
         prompt=data.task.prompt_hash,
+        training={"seed": seed, "settings": dict(settings), "examples": len(train)},
     )
     parameters = sum(parameter.numel() for parameter in bridge.parameters())
     write_training(target, data.task, dev, history, seconds, parameters, receiver.compute)
@@ -174,13 +179,11 @@ def evaluate_bridge(
         TelepathyError: if the bridge was trained for another receiver, sender or prompt.
     """
     bridge, about = load_bridge(folder)
-    for what, expected, found in (
-        ("receiver", about["receiver"]["name"], receiver.name),
-        ("sender", about["sender"]["name"], _index(data)["model"]),
-        ("prompt", about["prompt"], data.task.prompt_hash),
-    ):
-        if expected != found:
-            raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")
+    what = f"The bridge {folder}"
+    refuse_other_model(what, "receiver", about["receiver"], receiver.name, receiver.source)
+    refuse_other_model(what, "sender", about["sender"], _index(data)["model"], data.sender_source)
+    if about["prompt"] != data.task.prompt_hash:
+        raise TelepathyError(f"{what} was trained for the prompt {about['prompt']}, but got {data.task.prompt_hash}.")
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
     if control is not None:
         states = control_states(control, states, seed)
