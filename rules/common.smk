@@ -10,6 +10,7 @@ from telepathy.config import (
     bridge_settings,
     check_config,
     encoded_layers,
+    memory_needed,
     method_settings,
     model_of,
     runs_table,
@@ -138,7 +139,7 @@ def memory(wildcards, attempt):
     largest = max(
         config["models"][study[role]].get("parameters", 1e9) for role in ("sender", "receiver")
     )
-    return int((3000 + 2.5 * largest / 1e6) * attempt)
+    return int(memory_needed(largest) * attempt)
 
 
 def minutes(small, large):

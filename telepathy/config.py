@@ -163,6 +163,11 @@ def model_of(config: Config, study: str, role: str) -> str:
     return study_of(config, study)[role]
 
 
+def memory_needed(parameters: float) -> float:
+    """MiB for one model in 16 bit with room to work: two bytes a parameter, a quarter more, and 3,000."""
+    return 3000 + 2.5 * parameters / 1e6
+
+
 def encoded_layers(config: Config, study: str, task: str, model: str) -> tuple[list[float], list[float]]:
     """Layers that the study's runs read of one model on one task: whole states, and pooled ones (for probes)."""
     runs = runs_table(config).query("study == @study and task == @task")

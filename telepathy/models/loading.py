@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -109,8 +110,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         )
     transformers_logging.disable_progress_bar()
     config = read_config(folder)
-    with _no_garbage_collection():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer = _load_tokenizer(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
@@ -126,6 +126,27 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (args[0].contiguous(),))
     source = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    with _no_garbage_collection():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def load_tokenizer_only(folder: str | Path) -> LanguageModel:
+    """Load a model folder's configuration and tokenizer without its weights: enough to tokenise prompts.
+
+    Raises:
+        TelepathyError: if there is none, or the family cannot take part.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise TelepathyError(
+            f"{folder} holds no model (config.json): name a model's folder, or let Snakemake build it."
+        )
+    model = SimpleNamespace(config=read_config(folder))
+    compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
+    return LanguageModel(name=folder.name, model=model, tokenizer=_load_tokenizer(folder), compute=compute, source={})
 
 
 def _text_only(model: Any) -> Any:
