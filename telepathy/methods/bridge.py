@@ -179,14 +179,37 @@ def evaluate_bridge(
         TelepathyError: if the bridge was trained for another receiver, sender or prompt.
     """
     bridge, about = load_bridge(folder)
-    what = f"The bridge {folder}"
-    refuse_other_model(what, "receiver", about["receiver"], receiver.name, receiver.source)
-    refuse_other_model(what, "sender", about["sender"], _index(data)["model"], data.sender_source)
-    if about["prompt"] != data.task.prompt_hash:
-        raise TelepathyError(f"{what} was trained for the prompt {about['prompt']}, but got {data.task.prompt_hash}.")
+    sender = (_index(data)["model"], data.sender_source)
+    check_trained_for(folder, about, (receiver.name, receiver.source), sender, data.task.prompt_hash)
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
     if control is not None:
         states = control_states(control, states, seed)
     side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
     bridge = bridge.to(receiver.compute.device)
     return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)
+
+
+Named = tuple[str, Mapping[str, Any]]
+"""Name and source of a model."""
+
+
+def check_trained_for(
+    folder: str | Path, about: Mapping[str, Any], receiver: Named, sender: Named, prompt: str
+) -> None:
+    """Refuse to use a bridge with other models or another prompt than those of its training.
+
+    Args:
+        folder: of the bridge; used in messages.
+        about: what the bridge's ``config.json`` says.
+        receiver: name and source of the receiver that is there; commit or sha256 count, where both have one.
+        sender: name and source of the sender.
+        prompt: hash of the task's prompt.
+
+    Raises:
+        TelepathyError: naming what was expected and what was found.
+    """
+    what = f"The bridge {folder}"
+    refuse_other_model(what, "receiver", about["receiver"], *receiver)
+    refuse_other_model(what, "sender", about["sender"], *sender)
+    if about["prompt"] != prompt:
+        raise TelepathyError(f"{what} was trained for the prompt {about['prompt']}, but got {prompt}.")

@@ -122,8 +122,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     model = _text_only(model).to(compute.device).eval().requires_grad_(False)
     _refuse_encoder(folder.name, model)
     _forget_unknown_tokens(tokenizer, model)
-    # logits_to_keep hands the head a strided slice, on which oneDNN's bf16 matmul takes seconds.
-    model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (args[0].contiguous(),))
+    model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
     source = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
 
@@ -277,7 +276,15 @@ def hidden_states(lm: LanguageModel, ids: Tensor, mask: Tensor, layers: Sequence
     return found
 
 
-def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+def _packed(states: Tensor) -> Tensor:
+    """Copy with the strides of a fresh tensor: oneDNN's bf16 matmul takes a second over a slice of a sequence.
+
+    ``contiguous()`` would leave the strides of a slice of one sequence as they are.
+    """
+    return states.clone(memory_format=torch.contiguous_format)
+
+
+def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | Tensor | None = None) -> Tensor:
     """Logits of final hidden states at some tokens of the vocabulary, as the model's own head gives them.
 
     Args:
@@ -290,9 +297,9 @@ def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | None 
     head, config = lm.model.get_output_embeddings(), text_config(lm.model)
     weight, bias = head.weight, getattr(head, "bias", None)
     if tokens is not None:
-        rows = torch.tensor(list(tokens), device=weight.device)
+        rows = torch.as_tensor(tokens, device=weight.device)
         weight, bias = weight[rows], None if bias is None else bias[rows]
-    logits = F.linear(states.contiguous(), weight, bias).float()
+    logits = F.linear(_packed(states), weight, bias).float()
     # Cohere multiplies, Granite divides, Gemma 2 caps.
     logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
 from telepathy.errors import TelepathyError
-from telepathy.models.loading import LanguageModel, pad
+from telepathy.models.loading import LanguageModel, head_logits, pad
 from telepathy.tasks.spec import Task
 
 ROWS = 256
@@ -64,7 +65,6 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-@torch.inference_mode()
 def label_log_likelihoods(
     receiver: LanguageModel, prefix: Tensor, mask: Tensor, labels: LabelSet, past: Cache | None = None
 ) -> Tensor:
@@ -88,22 +88,47 @@ def label_log_likelihoods(
     Raises:
         ValueError: if ``prefix`` is not as wide as the receiver, naming both widths.
     """
+    return label_scores(receiver, prefix, mask, labels, past).cpu()
+
+
+@torch.inference_mode()
+def label_scores(
+    receiver: LanguageModel,
+    prefix: Tensor,
+    mask: Tensor,
+    labels: LabelSet,
+    past: Cache | None = None,
+    relative: bool = False,
+) -> Tensor:
+    """`label_log_likelihoods` on the receiver's device; a CUDA graph can record it.
+
+    With ``relative`` the scores of an example are short of one number, the same for all its labels
+    (the first token's normaliser over the whole vocabulary): which label is likeliest, and the
+    labels' shares, stay, and the head is read for the labels' tokens alone.
+    """
     if prefix.shape[-1] != receiver.width:
         raise ValueError(f"The prefix is {prefix.shape[-1]} wide, but {receiver.name} takes {receiver.width}.")
     several = max(map(len, labels.tokens)) > 1
-    out = receiver.model(
+    out = receiver.model.base_model(
         inputs_embeds=prefix.to(receiver.compute.dtype),
         attention_mask=mask,
         position_ids=positions_of(mask)[:, -prefix.shape[1] :],
         past_key_values=None if past is None else repeated(past, len(mask)),
         use_cache=several or past is not None,
-        logits_to_keep=1,
     )
-    first = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
-    scores = first[:, [row[0] for row in labels.tokens]]
+    first, last = _first_tokens(labels, mask.device), out.last_hidden_state[:, -1]
+    if relative:
+        scores = head_logits(receiver, last, first)
+    else:
+        scores = torch.log_softmax(head_logits(receiver, last), dim=-1).index_select(1, first)
     if several:
         scores = scores + _tails(receiver, mask, out.past_key_values, labels)
-    return scores.cpu()
+    return scores
+
+
+@cache
+def _first_tokens(labels: LabelSet, device: torch.device) -> Tensor:
+    return torch.tensor([row[0] for row in labels.tokens], device=device)
 
 
 @torch.no_grad()
@@ -124,23 +149,36 @@ def _tails(receiver: LanguageModel, mask: Tensor, cache: Cache, labels: LabelSet
     """Log-likelihood of every label's tokens after its first, ``[batch, n]``."""
     batch = len(mask)
     tails = torch.zeros(batch, len(labels.tokens), device=mask.device)
-    long = [index for index, row in enumerate(labels.tokens) if len(row) > 1]
-    step = max(1, ROWS // batch)
-    for start in range(0, len(long), step):
-        chunk = long[start : start + step]
-        ids, real = pad([labels.tokens[index] for index in chunk], receiver.pad_id)
-        ids, real = ids.to(mask.device).repeat(batch, 1), real.to(mask.device).repeat(batch, 1)
-        seen = torch.cat([mask.repeat_interleave(len(chunk), 0), real[:, :-1].to(mask.dtype)], dim=1)
+    for places, ids, real in _tail_parts(labels, batch, max(1, ROWS // batch), receiver.pad_id, mask.device):
+        seen = torch.cat([mask.repeat_interleave(len(places), 0), real[:, :-1].to(mask.dtype)], dim=1)
         logits = receiver.model(
             input_ids=ids[:, :-1],
             attention_mask=seen,
             position_ids=positions_of(seen)[:, mask.shape[1] :],
-            past_key_values=repeated(cache, len(chunk)),
+            past_key_values=repeated(cache, len(places)),
             use_cache=True,
         ).logits
         log_p = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        tails[:, chunk] = (log_p * real[:, 1:]).sum(-1).view(batch, len(chunk))
+        tails.index_copy_(1, places, (log_p * real[:, 1:]).sum(-1).view(batch, len(places)))
     return tails
+
+
+@cache
+def _tail_parts(
+    labels: LabelSet, batch: int, step: int, pad_id: int, device: torch.device
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Labels of several tokens, ``step`` at a time: their places, and tokens and mask of every row.
+
+    Kept on the device: what a CUDA graph records may not wait for a copy.
+    """
+    long = [index for index, row in enumerate(labels.tokens) if len(row) > 1]
+    parts = []
+    for start in range(0, len(long), step):
+        chunk = long[start : start + step]
+        ids, real = pad([labels.tokens[index] for index in chunk], pad_id)
+        places = torch.tensor(chunk, device=device)
+        parts.append((places, ids.repeat(batch, 1).to(device), real.repeat(batch, 1).to(device)))
+    return parts
 
 
 def text_prefix(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

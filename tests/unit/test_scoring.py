@@ -20,7 +20,14 @@ from telepathy.scoring.answers import (
     score_predictions,
 )
 from telepathy.scoring.generation import generate
-from telepathy.scoring.labels import LabelSet, beginning, continuation_ids, label_log_likelihoods, text_prefix
+from telepathy.scoring.labels import (
+    LabelSet,
+    beginning,
+    continuation_ids,
+    label_log_likelihoods,
+    label_scores,
+    text_prefix,
+)
 
 PROMPTS = ["the card was lost and the bank sent a new card", "dull", "a film that I know"]
 LABELS = LabelSet(("one", "two", "three", "four"), ((50,), (60, 61), (60, 62, 63), (60, 61, 64)))
@@ -56,6 +63,12 @@ def test_labels_of_one_token_are_scored_by_that_token(lm, rows):
     torch.testing.assert_close(scores, slow_scores(lm, rows, labels), **CLOSE)
 
 
+def test_relative_scores_differ_by_one_number_an_example(lm, rows):
+    scores = label_scores(lm, *text_prefix(lm, rows), LABELS, relative=True)
+    difference = scores - slow_scores(lm, rows)
+    torch.testing.assert_close(difference, difference[:, :1].expand_as(difference), **CLOSE)
+
+
 def test_scores_do_not_depend_on_how_many_labels_go_together(lm, rows, monkeypatch):
     monkeypatch.setattr(labels_module, "ROWS", 3)
     scores = label_log_likelihoods(lm, *text_prefix(lm, rows), LABELS)
@@ -66,7 +79,8 @@ def test_no_forward_pass_over_label_tails_has_more_rows_than_allowed(llama, monk
     monkeypatch.setattr(labels_module, "ROWS", 4)
     prefix, mask = text_prefix(llama, [[1, 80, 81], [1, 82]])
     sizes = []
-    hook = llama.model.lm_head.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
+    layer = llama.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
     label_log_likelihoods(llama, prefix, mask, LABELS)
     hook.remove()
     assert sizes == [2, 4, 2]

@@ -1,0 +1,416 @@
+"""The runtime: two frozen models and a trained bridge as one fast callable."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from telepathy.bridges import Bridge, load_bridge
+from telepathy.devices import Compute, choose_compute
+from telepathy.errors import TelepathyError
+from telepathy.features import length_batches
+from telepathy.methods.bridge import check_trained_for
+from telepathy.methods.trained import take
+from telepathy.models.loading import (
+    LanguageModel,
+    decoder_layers,
+    hidden_states,
+    load_language_model,
+    pad,
+)
+from telepathy.scoring.generation import generate
+from telepathy.scoring.labels import LabelSet, label_scores
+from telepathy.tasks.data import choice_count
+from telepathy.tasks.parsing import parse_number
+from telepathy.tasks.prompts import prompt_ids
+from telepathy.tasks.spec import Task, known_tasks, load_task
+from telepathy.training.bridge import ReceiverSide, fixed_ids, receiver_prefix, shared_beginning
+
+BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
+"""Lengths in tokens to which texts are padded on a GPU, so that few shapes are recorded."""
+
+BATCH_TOKENS = 4096
+"""Most places of a padded batch."""
+
+WORKING_BYTES = 2**31
+"""Room on a GPU beside the weights: activations, caches and recorded graphs."""
+
+Example = str | Mapping[str, Any]
+
+
+class Telepathy:
+    """A trained bridge between two frozen models, as a function from texts to answers.
+
+    On a CUDA device texts are padded to bucketed lengths, and every stage (sender, bridge, receiver)
+    is compiled, recorded once a shape as a CUDA graph and replayed after that, without recompilation.
+
+    Example:
+        >>> model = Telepathy.from_pretrained("results/demo/runs/movies/bridge/k8/seed1/bridge")
+        >>> model("A fine film.")
+        'positive'
+        >>> model(["A fine film.", "A dull film."])
+        ['positive', 'negative']
+
+    Attributes:
+        bridge: the trained bridge.
+        sender: the model that reads the text, up to `layer`.
+        receiver: the model that answers from the soft tokens.
+        task: prompt, primer and labels.
+        layer: hidden-state index of the sender that the bridge reads.
+        sender_stage, bridge_stage, receiver_stage: what `encode`, `translate` and `score` run.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        sender: LanguageModel,
+        receiver: LanguageModel,
+        task: Task,
+        layer: int,
+        side: ReceiverSide,
+        buckets: Sequence[int] | None = None,
+        compiled: bool | None = None,
+    ):
+        """Join the parts; `from_pretrained` finds them.
+
+        Args:
+            bridge: maps sender states to soft tokens.
+            sender: frozen causal LM.
+            receiver: frozen causal LM.
+            task: what is asked.
+            layer: hidden-state index that is read.
+            side: how the receiver reads soft tokens.
+            buckets: lengths to pad to, in tokens; None for `BUCKETS` on a GPU and none on a CPU.
+            compiled: fuse the layers' small operations with `torch.compile`, and on a GPU record the
+                stages; None for yes on a GPU and no on a CPU.
+        """
+        device = receiver.compute.device
+        cuda = device.type == "cuda"
+        self.bridge, self.sender, self.receiver, self.task = bridge.to(device).eval(), sender, receiver, task
+        self.layer, self.side = layer, side
+        self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda else ())
+        self.labels = LabelSet.of(receiver, task) if task.labels else None
+        self._past, self._shared = shared_beginning(receiver, task, side)
+        _, after = fixed_ids(receiver, task, side)
+        self._after = receiver.embed(torch.tensor([after], dtype=torch.long, device=device)).detach()
+        fuse = cuda if compiled is None else compiled
+        self._reader = compiled_view(sender, whole=True) if fuse else sender
+        self._answerer = compiled_view(receiver, whole=False) if fuse else receiver
+        self.sender_stage = Recorded(self._read, cuda and fuse)
+        self.bridge_stage = Recorded(self.bridge, cuda and fuse)
+        self.receiver_stage = Recorded(self._score, cuda and fuse)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        sender: LanguageModel | str | Path | None = None,
+        receiver: LanguageModel | str | Path | None = None,
+        task: Task | str | Path | None = None,
+        models: str | Path = "resources/models",
+        device: str = "auto",
+        dtype: str = "auto",
+        buckets: Sequence[int] | None = None,
+        compiled: bool | None = None,
+    ) -> "Telepathy":
+        """Load a trained bridge with the two models that it was trained for.
+
+        Args:
+            folder: what the rule train_bridge wrote (config.json, model.safetensors).
+            sender: the model or its folder; None for ``models/<name in the bridge's config.json>``.
+            receiver: likewise.
+            task: the task or its YAML; None for the library's task of the name in config.json.
+            models: folder of model folders.
+            device: auto, cpu or cuda, for models that are loaded here.
+            dtype: auto, bfloat16 or float32, likewise; auto is bfloat16 where the hardware has it.
+            buckets: see `Telepathy`.
+            compiled: see `Telepathy`.
+
+        Raises:
+            TelepathyError: if the folder has no weights, the models or the prompt are not those of
+                the training (naming both), or the GPU is too small (saying how much is needed).
+        """
+        bridge, about = load_bridge(folder)
+        compute = choose_compute(device, dtype)
+        wanted = {"sender": sender, "receiver": receiver}
+        places = {
+            role: Path(models) / about[role]["name"] if given is None else given for role, given in wanted.items()
+        }
+        check_room([place for place in places.values() if not isinstance(place, LanguageModel)], compute)
+        loaded: dict[str, LanguageModel] = {}
+        for place in places.values():
+            if str(place) not in loaded:
+                loaded[str(place)] = place if isinstance(place, LanguageModel) else load_language_model(place, compute)
+        ready = {role: loaded[str(place)] for role, place in places.items()}
+        asked = task if isinstance(task, Task) else load_task(task or _task_file(about["task"]))
+        named = {role: (lm.name, lm.source) for role, lm in ready.items()}
+        check_trained_for(folder, about, named["receiver"], named["sender"], asked.prompt_hash)
+        side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
+        layer = about["sender"]["layer"]
+        return cls(bridge, ready["sender"], ready["receiver"], asked, layer, side, buckets, compiled)
+
+    def __call__(self, examples: Example | Sequence[Example]) -> Any:
+        """Answer one example or several.
+
+        Args:
+            examples: a text (where the task has one field), a mapping of the task's fields, or a
+                sequence of either. A text that is too long is cut as in training.
+
+        Returns:
+            The chosen label (for a task of numbers the number, None where none was said); a list of
+            them for a sequence.
+
+        Raises:
+            TelepathyError: if an example lacks a field, or a prompt cannot fit.
+        """
+        if self.labels is None:
+            return self._unpacked(examples, self._numbers)
+        names = self.labels.names
+        return self._unpacked(examples, lambda some: [names[best] for best in self._all_scores(some).argmax(1)])
+
+    def probabilities(self, examples: Example | Sequence[Example]) -> Any:
+        """Return the share of every label, ``{label: share}``, in the order of the task; a list for a sequence.
+
+        Raises:
+            TelepathyError: if the task has no labels.
+        """
+        if self.labels is None:
+            raise TelepathyError(f"The task {self.task.name} has no labels, so an answer has no probabilities.")
+        names = self.labels.names
+        shares = lambda some: [dict(zip(names, row)) for row in self._all_scores(some).softmax(1).tolist()]  # noqa: E731
+        return self._unpacked(examples, shares)
+
+    def soft_tokens(self, examples: Example | Sequence[Example]) -> Tensor:
+        """Return what the bridge hands over, ``[batch, k, d_receiver]`` float32 on the CPU; ``[k, d]`` for one."""
+        config = self.bridge.config
+        empty = torch.empty(0, config.soft_tokens, config.receiver_width)
+
+        def work(some: Sequence[Example]) -> list[Tensor]:
+            return self._batched(some, lambda rows: self.translate(*self.encode(rows)).float().cpu())
+
+        found = self._unpacked(examples, work)
+        return found if isinstance(found, Tensor) else torch.stack(found) if found else empty
+
+    @torch.inference_mode()
+    def attention(self, examples: Example | Sequence[Example]) -> Any:
+        """Return what each soft token reads: the sender's tokens, and weights ``[k, tokens]``; a list for a sequence.
+
+        Raises:
+            TelepathyError: if the bridge's architecture has no attention.
+        """
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.bridge, "attention", None)
+        if weigh is None:
+            raise TelepathyError(f"A bridge of the architecture {self.bridge.config.architecture} has no attention.")
+
+        def work(some: Sequence[Example]) -> list[tuple[list[str], Tensor]]:
+            rows = self._token_rows(some)
+            words = [self.sender.tokenizer.convert_ids_to_tokens(row) for row in rows]
+            weights = self._batched(some, lambda rows: weigh(*self.encode(rows)).float().cpu())
+            return [(text, row[:, : len(text)]) for text, row in zip(words, weights, strict=True)]
+
+        return self._unpacked(examples, work)
+
+    @torch.inference_mode()
+    def encode(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Run the sender up to `layer` over token rows, BOS first.
+
+        Returns:
+            States ``[batch, bucket, d_sender]`` in bfloat16 (the precision of feature stores), and the
+            mask of real tokens.
+        """
+        ids, mask = pad(rows, self.sender.pad_id)
+        surplus = self._bucket(ids.shape[1]) - ids.shape[1]
+        ids = F.pad(ids, (0, surplus), value=self.sender.pad_id).to(self.sender.compute.device)
+        mask = F.pad(mask, (0, surplus)).to(self.sender.compute.device)
+        return self.sender_stage(ids, mask), mask.bool()
+
+    @torch.inference_mode()
+    def translate(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Map states and mask to soft tokens, ``[batch, k, d_receiver]``."""
+        return self.bridge_stage(states, mask)
+
+    @torch.inference_mode()
+    def score(self, soft_tokens: Tensor) -> Tensor:
+        """Score every label, ``[batch, n]`` in nats on the CPU, up to a number an example (see `label_scores`)."""
+        return self.receiver_stage(soft_tokens).cpu()
+
+    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return hidden_states(self._reader, ids, mask, [self.layer])[self.layer].to(torch.bfloat16)
+
+    def _score(self, soft: Tensor) -> Tensor:
+        assert self.labels is not None
+        after = self._after.expand(len(soft), -1, -1)
+        prefix = torch.cat([soft.to(after.dtype), after], dim=1)
+        positions = self._shared + prefix.shape[1]
+        mask = torch.ones(len(soft), positions, dtype=torch.long, device=soft.device)
+        return label_scores(self._answerer, prefix, mask, self.labels, self._past, relative=True)
+
+    def _bucket(self, length: int) -> int:
+        """The smallest bucket that holds so many tokens; beyond the largest, its next multiple."""
+        if not self.buckets:
+            return length
+        fitting = [bucket for bucket in self.buckets if bucket >= length]
+        return fitting[0] if fitting else -(-length // self.buckets[-1]) * self.buckets[-1]
+
+    def _token_rows(self, examples: Sequence[Example]) -> list[list[int]]:
+        return [prompt_ids(self.sender, self.task, self._fields(example)) for example in examples]
+
+    def _fields(self, example: Example) -> Mapping[str, Any]:
+        names = [*self.task.fields, *(["choices"] if self.task.kind == "multiple_choice" else [])]
+        given = {self.task.shorten: example} if isinstance(example, str) else example
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise TelepathyError(
+                f"An example of the task {self.task.name} needs the fields {', '.join(names)}; "
+                f"{', '.join(missing)} is missing."
+            )
+        return given
+
+    def _batched(self, examples: Sequence[Example], work: Callable[[list[list[int]]], Any]) -> list[Any]:
+        """Do work on token rows, like lengths together, and return its results in the order of the examples.
+
+        Where there are buckets the number of rows is a power of two too: rows are repeated to fill it.
+        """
+        rows = self._token_rows(examples)
+        found: dict[int, Any] = {}
+        for batch in length_batches([self._bucket(len(row)) for row in rows], BATCH_TOKENS) if rows else []:
+            size = 1 << (len(batch) - 1).bit_length() if self.buckets else len(batch)
+            filled = [rows[row] for row in batch] + [rows[batch[0]]] * (size - len(batch))
+            found.update(zip(batch, work(filled)))
+        return [found[row] for row in range(len(rows))]
+
+    def _all_scores(self, examples: Sequence[Example]) -> Tensor:
+        assert self.labels is not None
+        scores = self._batched(examples, lambda rows: self.score(self.translate(*self.encode(rows))))
+        table = torch.stack(scores) if scores else torch.empty(0, len(self.labels.names))
+        if self.task.kind == "multiple_choice":
+            counts = torch.tensor([choice_count(self._fields(example)) for example in examples])
+            table = table.masked_fill(torch.arange(table.shape[1]) >= counts[:, None], -torch.inf)
+        return table
+
+    def _numbers(self, examples: Sequence[Example]) -> list[str | None]:
+        def work(rows: list[list[int]]) -> list[str]:
+            prefix = receiver_prefix(self.receiver, self.task, self.translate(*self.encode(rows)), self.side)
+            mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+            return generate(self.receiver, prefix, mask, self.task.answer_tokens)
+
+        return [parse_number(text) for text in self._batched(examples, work)]
+
+    @staticmethod
+    def _unpacked(examples: Example | Sequence[Example], work: Callable[[Sequence[Example]], list[Any]]) -> Any:
+        one = isinstance(examples, str | Mapping)
+        found = work([examples] if one else examples)  # type: ignore[list-item, arg-type]
+        return found[0] if one else found
+
+
+class Recorded:
+    """A function of tensors that on a GPU is recorded as a CUDA graph for every new shape, then replayed.
+
+    Its result lies where the next replay of the same shape writes: use it up, or copy it.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], record: bool):
+        self.function, self.record = function, record
+        self.graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return what the function returns."""
+        if not self.record:
+            return self.function(*inputs)
+        shape = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
+        if shape not in self.graphs:
+            self.graphs[shape] = self._recorded(inputs)
+        graph, places, result = self.graphs[shape]
+        for place, tensor in zip(places, inputs, strict=True):
+            place.copy_(tensor)
+        graph.replay()
+        return result
+
+    def _recorded(self, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
+        places = tuple(tensor.clone() for tensor in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # Kernels are chosen, compiled and their workspaces made before the recording.
+                self.function(*places)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = self.function(*places)
+        return graph, places, result
+
+
+def compiled_view(lm: LanguageModel, whole: bool, backend: str = "inductor") -> LanguageModel:
+    """The same frozen weights under layers whose small operations `torch.compile` fuses; ``lm`` stays as it is.
+
+    Args:
+        lm: the model.
+        whole: whole layers, where no key-value cache is used; otherwise their parts but the attention,
+            which would be compiled anew for every layer's place in the cache.
+        backend: of `torch.compile`.
+    """
+    stack = decoder_layers(lm.model)
+    model, base = _twin(lm.model), _twin(lm.model.base_model)
+    name = next(name for name, module in base._modules.items() if module is stack)
+    base._modules[name] = nn.ModuleList([_fused(layer, whole, backend) for layer in stack])
+    model._modules[lm.model.base_model_prefix] = base
+    return replace(lm, model=model)
+
+
+def _fused(layer: nn.Module, whole: bool, backend: str) -> nn.Module:
+    twin = _twin(layer)
+    if not whole:
+        for name, part in twin._modules.items():
+            if part is not None and "attn" not in name:
+                twin._modules[name] = _fused(part, True, backend)
+        return twin
+    twin.forward = torch.compile(twin.forward, dynamic=True, backend=backend)  # type: ignore[method-assign]
+    return twin
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module with the same weights whose parts can be exchanged."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int | None = None) -> None:
+    """Refuse to load models that a GPU cannot hold.
+
+    Args:
+        folders: model folders with safetensors.
+        compute: device and precision.
+        free_bytes: memory to compare with; None for what the device has free, and no limit on a CPU.
+
+    Raises:
+        TelepathyError: saying how much is needed and how much there is.
+    """
+    if free_bytes is None:
+        if compute.device.type != "cuda":
+            return
+        free_bytes = torch.cuda.mem_get_info(compute.device)[0]
+    weights = sum(file.stat().st_size for folder in set(folders) for file in Path(folder).glob("*.safetensors"))
+    needed = weights * (2 if compute.dtype == torch.float32 else 1) + WORKING_BYTES  # Files are in 16 bit.
+    if weights and needed > free_bytes:
+        names = " and ".join(dict.fromkeys(Path(folder).name for folder in folders))
+        raise TelepathyError(
+            f"The GPU has {free_bytes / 2**30:.1f} GiB free, but {names} need {needed / 2**30:.1f} GiB: "
+            "take a larger GPU, or the device cpu."
+        )
+
+
+def _task_file(name: str) -> Path:
+    tasks = known_tasks()
+    if name not in tasks:
+        raise TelepathyError(
+            f"The bridge was trained on the task {name}, which the library does not ship: give the path of its YAML "
+            "as task."
+        )
+    return tasks[name]
