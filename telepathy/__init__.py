@@ -9,4 +9,8 @@ def __getattr__(name: str) -> object:
         from telepathy.inference import Telepathy
 
         return Telepathy
+    if name == "train":
+        from telepathy.notebook import train
+
+        return train
     raise AttributeError(f"module 'telepathy' has no attribute {name!r}")

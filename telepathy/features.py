@@ -17,7 +17,7 @@ import torch
 from numpy.lib.format import open_memmap
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, read_json, sha256_of, write_json
