@@ -17,7 +17,6 @@ from telepathy.config import (
     study_of,
     task_file,
 )
-from telepathy.plugins import announce_plugins
 from telepathy.workflow import library_sources as sources_of_script
 from telepathy.workflow import prepare_jobs
 
@@ -27,9 +26,8 @@ def in_project(path):
     return os.path.relpath(os.path.join(workflow.basedir, path))
 
 
-prepare_jobs()
+prepare_jobs(in_project(path) for path in config["plugins"])
 check_config(config)
-announce_plugins(in_project(path) for path in config["plugins"])
 runs = runs_table(config)
 
 

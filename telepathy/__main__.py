@@ -98,6 +98,16 @@ def check_own_model(folder: Path, console: Console) -> None:
         )
 
 
+def write_reference(document: Path, console: Console) -> None:
+    """Write the reference of all settings."""
+    from telepathy.files import atomic_path
+    from telepathy.report.reference import reference
+
+    with atomic_path(document) as partial:
+        partial.write_text(reference())
+    console.print(f"{document}: every setting, from the schemas")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="telepathy", description=__doc__)
@@ -109,6 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     inserted.add_argument("folder", type=Path, help="e.g. results/demo")
     inserted.add_argument("document", type=Path, help="e.g. README.md")
     inserted.set_defaults(run=lambda options: insert(options.folder, options.document, Console()))
+    written = commands.add_parser("reference", help="write the reference of all settings")
+    written.add_argument("document", type=Path, help="e.g. docs/configuration.md")
+    written.set_defaults(run=lambda options: write_reference(options.document, Console()))
     _add_checks(commands)
     options = parser.parse_args(arguments)
     try:

@@ -17,7 +17,7 @@ from telepathy.errors import TelepathyError
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SEEDLESS = {"zero_shot", "linear_probe", "text_relay", "label_relay"}
-TOKENLESS = SEEDLESS | {"few_shot", "lora"}
+TOKENLESS = SEEDLESS | {"few_shot", "lora", "own"}
 RUN_COLUMNS = ["study", "task", "method", "k", "seed", "kind"]
 
 Config = Mapping[str, Any]

@@ -5,19 +5,20 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from telepathy.errors import TelepathyError
+from telepathy.plugins import announce_plugins
 
 ROOT = Path(__file__).parent.parent
 
 
-def prepare_jobs() -> None:
-    """Let the Python processes of jobs find the library, and let Snakemake find Python, wherever they lie.
+def prepare_jobs(plugins: Iterable[str] = ()) -> None:
+    """Let the Python processes of jobs find the library and plugins, and let Snakemake find Python, wherever they lie.
 
     Snakemake puts the interpreter's path into shell commands without quotes, which a space in it breaks.
     """
@@ -25,6 +26,7 @@ def prepare_jobs() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if shlex.quote(sys.executable) != sys.executable:
         sys.executable = shlex.quote(os.path.relpath(sys.executable))
+    announce_plugins(plugins)
 
 
 @contextmanager
