@@ -1,16 +1,16 @@
 """Telepathy: hand one frozen language model's understanding of a text to another through soft tokens."""
 
+from importlib import import_module
+
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the runtime on first use: the workflow imports this package and must start quickly."""
-    if name == "Telepathy":
-        from telepathy.inference import Telepathy
+    """Import the runtime on first use: the workflow imports this package and must start quickly.
 
-        return Telepathy
-    if name == "train":
-        from telepathy.notebook import train
-
-        return train
-    raise AttributeError(f"module 'telepathy' has no attribute {name!r}")
+    By name, not by an import statement: what a job imports decides what an edit of the library reruns.
+    """
+    places = {"Telepathy": "telepathy.inference", "train": "telepathy.notebook"}
+    if name not in places:
+        raise AttributeError(f"module 'telepathy' has no attribute {name!r}")
+    return getattr(import_module(places[name]), name)

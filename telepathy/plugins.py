@@ -6,27 +6,11 @@ Nothing else is ever imported: not what a bridge's or a model's folder brings, o
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from telepathy.errors import TelepathyError
 from telepathy.files import fingerprint
-
-VARIABLE = "TELEPATHY_PLUGINS"
-"""Environment variable that tells the jobs of a workflow which files there are."""
-
-
-def announce_plugins(files: Iterable[str | Path]) -> None:
-    """Let this process and those that it starts know the plugins; nothing is imported yet.
-
-    Raises:
-        TelepathyError: if a file does not exist or is no Python file.
-    """
-    paths = [Path(file).absolute() for file in files]
-    for path in paths:
-        if path.suffix != ".py" or not path.is_file():
-            raise TelepathyError(f"config.yaml: at plugins, there is no Python file {path}.")
-    os.environ[VARIABLE] = os.pathsep.join(map(str, paths))
+from telepathy.workflow import PLUGINS_VARIABLE
 
 
 def import_plugins() -> None:
@@ -35,7 +19,7 @@ def import_plugins() -> None:
     Raises:
         TelepathyError: if one fails, with its own reason.
     """
-    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+    for path in filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)):
         name = f"telepathy_plugin_{Path(path).stem}_{fingerprint(path)}"
         if name not in sys.modules:
             _import(Path(path), name)

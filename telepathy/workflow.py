@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from telepathy.errors import TelepathyError
-from telepathy.plugins import announce_plugins
 
 ROOT = Path(__file__).parent.parent
+
+PLUGINS_VARIABLE = "TELEPATHY_PLUGINS"
+"""Environment variable that tells the jobs which files of the user's own there are."""
+
+IMPORTS_PLUGINS = ("telepathy/bridges/base.py", "telepathy/methods/own.py")
+"""Library files that may import plugins."""
 
 
 def prepare_jobs(plugins: Iterable[str] = ()) -> None:
@@ -27,6 +32,19 @@ def prepare_jobs(plugins: Iterable[str] = ()) -> None:
     if shlex.quote(sys.executable) != sys.executable:
         sys.executable = shlex.quote(os.path.relpath(sys.executable))
     announce_plugins(plugins)
+
+
+def announce_plugins(files: Iterable[str | Path]) -> None:
+    """Let this process and those that it starts know the plugins; nothing is imported yet.
+
+    Raises:
+        TelepathyError: if a file does not exist or is no Python file.
+    """
+    paths = [Path(file).absolute() for file in files]
+    for path in paths:
+        if path.suffix != ".py" or not path.is_file():
+            raise TelepathyError(f"config.yaml: at plugins, there is no Python file {path}.")
+    os.environ[PLUGINS_VARIABLE] = os.pathsep.join(map(str, paths))
 
 
 @contextmanager
@@ -72,8 +90,8 @@ def library_sources(script: str, plugins: Sequence[str] = ()) -> list[str]:
             if file not in found:
                 found.add(file)
                 queue.append(file)
-    own = plugins if ROOT / "telepathy" / "plugins.py" in found else []
-    return [*sorted(os.path.relpath(file, ROOT) for file in found), *own]
+    files = sorted(os.path.relpath(file, ROOT) for file in found)
+    return [*files, *plugins] if set(IMPORTS_PLUGINS) & set(files) else files
 
 
 @cache

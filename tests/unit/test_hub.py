@@ -17,7 +17,8 @@ from telepathy.bridges.export import dev_record, export_bridge
 from telepathy.errors import TelepathyError
 from telepathy.files import write_json
 from telepathy.models.identity import identity_of, refuse_other_model
-from telepathy.plugins import announce_plugins, import_plugins
+from telepathy.plugins import import_plugins
+from telepathy.workflow import announce_plugins
 
 from .hub_server import HubServer
 
