@@ -41,9 +41,21 @@ def follow(house, name, **environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["own_task", "own_models", "python_api"])
+@pytest.mark.parametrize("name", ["own_models", "python_api"])
 def test_a_guide_does_what_it_says(made_copy, name):
     follow(made_copy, name)
+
+
+@pytest.mark.slow
+def test_the_guide_to_an_own_task_does_what_it_says_and_an_edit_of_the_data_reruns_all(made_copy):
+    follow(made_copy, "own_task")
+    command = ("--configfile", "my_study.yaml", "--", "results/mine/summary.csv")
+    assert "Nothing to be done" in made_copy.snakemake("--dry-run", *command).text
+    with made_copy.path("notes.csv").open("a") as data:
+        data.write("Hail broke the glass of the greenhouse.,cold\n")
+    found = {rule for rule, _ in made_copy.snakemake("--dry-run", *command).jobs()}
+    assert {"fetch_data", "cache_task", "encode_task", "train_bridge"} <= found
+    assert "fetch_model" not in found
 
 
 @pytest.mark.slow

@@ -1,4 +1,21 @@
-# Helpers of all rules, continued: what of a study is exported.
+# Helpers of all rules, continued: data and models of the user's own, and what of a study is exported.
+
+
+def local_data(wildcards):
+    """The user's own files from which a task is made: an edit of them makes it anew."""
+    source = content_of(wildcards.task)["source"]
+    if {"package", "hub", "generator"} & set(source):
+        return []
+    entries = source["files"].values()
+    return [
+        os.path.expanduser(entry if isinstance(entry, str) else entry["file"]) for entry in entries
+    ]
+
+
+def local_model(wildcards):
+    """The user's own folder or file from which a model is made."""
+    source = config["models"].get(wildcards.model, {}).get("source", {})
+    return [os.path.expanduser(source["path"])] if "path" in source else []
 
 
 def forward_bridges(study, task):
