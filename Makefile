@@ -1,6 +1,6 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test test-fast smoke paper dag readme lint format clean distclean
+.PHONY: help venv demo bench test test-fast smoke paper dag readme docs lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
@@ -44,6 +44,9 @@ dag: docs/dag.svg  ## draw the demo's rules (needs Graphviz)
 
 readme: .venv/installed  ## write the demo's tables into the README
 	.venv/bin/telepathy insert results/demo README.md
+
+docs: .venv/installed  ## write the reference of all settings from the schemas
+	.venv/bin/telepathy reference docs/configuration.md
 
 docs/dag.svg: .venv/installed Snakefile config.yaml $(wildcard rules/*.smk)
 	@command -v dot >/dev/null || { echo "Graphviz is needed for the picture: apt-get install graphviz"; exit 1; }

@@ -12,6 +12,7 @@ validate(config, "telepathy/config.schema.yaml")
 
 include: "rules/common.smk"
 include: "rules/targets.smk"
+include: "rules/own_helpers.smk"
 include: "rules/fetch.smk"
 include: "rules/encode.smk"
 include: "rules/bridge.smk"
@@ -19,7 +20,9 @@ include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/benchmark_inputs.smk"
 include: "rules/benchmarks.smk"
+include: "rules/own.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 
 
 localrules:
@@ -27,6 +30,7 @@ localrules:
     fetch_model,
     fetch_data,
     cache_task,
+    export_study,
 
 
 rule all:

@@ -11,6 +11,7 @@ from telepathy.config import (
     bridge_settings,
     check_config,
     encoded_layers,
+    memory_needed,
     method_settings,
     model_of,
     runs_table,
@@ -20,7 +21,15 @@ from telepathy.config import (
 from telepathy.workflow import library_sources as sources_of_script
 from telepathy.workflow import prepare_jobs
 
-prepare_jobs(main=workflow.is_main_process)
+
+def in_project(path):
+    """Path of a project's file from the working directory."""
+    return os.path.relpath(os.path.join(workflow.basedir, path))
+
+
+prepare_jobs(
+    plugins=[in_project(path) for path in config["plugins"]], main=workflow.is_main_process
+)
 check_config(config)
 runs = runs_table(config)
 
@@ -39,13 +48,8 @@ JOB = "{task}_{method}_k{k}_seed{seed}"
 
 
 def library_sources(script):
-    """Library files that a script uses, as paths that Snakemake watches."""
-    return [in_project(path) for path in sources_of_script(script)]
-
-
-def in_project(path):
-    """Path of a project's file from the working directory."""
-    return os.path.relpath(os.path.join(workflow.basedir, path))
+    """Library files and plugins that a script uses, as paths that Snakemake watches."""
+    return [in_project(path) for path in sources_of_script(script, config["plugins"])]
 
 
 def methods_of(*kinds):
@@ -136,7 +140,7 @@ def memory(wildcards, attempt):
     largest = max(
         config["models"][study[role]].get("parameters", 1e9) for role in ("sender", "receiver")
     )
-    return int((3000 + 2.5 * largest / 1e6) * attempt)
+    return int(memory_needed(largest) * attempt)
 
 
 def minutes(small, large):

@@ -3,6 +3,7 @@
 
 rule fetch_model:
     input:
+        local_model,
         library=library_sources("fetch_model"),
     output:
         directory("resources/models/{model}"),
@@ -25,6 +26,7 @@ rule fetch_model:
 
 rule fetch_data:
     input:
+        local_data,
         library=library_sources("fetch_data"),
     output:
         directory("resources/raw/{task}"),

@@ -8,8 +8,9 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import the runtime on first use: the workflow imports this package and must start quickly.
 
-    By name, so that a job that does not use the runtime does not depend on its files.
+    By name, not by an import statement: what a job imports decides what an edit of the library reruns.
     """
-    if name == "Telepathy":
-        return import_module("telepathy.inference").Telepathy
-    raise AttributeError(f"module 'telepathy' has no attribute {name!r}")
+    places = {"Telepathy": "telepathy.inference", "train": "telepathy.notebook"}
+    if name not in places:
+        raise AttributeError(f"module 'telepathy' has no attribute {name!r}")
+    return getattr(import_module(places[name]), name)

@@ -1,8 +1,9 @@
-"""The command line: ``python -m telepathy show results/demo`` prints a study's table and where its files lie."""
+"""The command line: show a study's table, check a task or a model of one's own before anything runs."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -57,6 +58,56 @@ def insert(folder: Path, document: Path, console: Console) -> None:
     console.print(f"{document}: tables of {folder}")
 
 
+def check_own_task(file: Path, sender: Path | None, receiver: Path | None, downloads: Path, console: Console) -> None:
+    """Print what models will read of a task, and what is wrong with it.
+
+    Raises:
+        TelepathyError: if the task cannot be run.
+    """
+    from telepathy.models.loading import load_tokenizer_only
+    from telepathy.tasks.check import check_data
+    from telepathy.tasks.show import show_report
+    from telepathy.tasks.spec import load_task
+
+    named = [folder for folder in (sender, receiver) if folder is not None]
+    folders = named or sorted(path.parent for path in Path("resources/models").glob("*/config.json"))
+    report = check_data(load_task(file), [load_tokenizer_only(folder) for folder in folders], downloads)
+    show_report(report, console)
+    if not folders:
+        console.print("No tokenizer was tried: name model folders with --sender and --receiver.")
+    if report.problems:
+        raise TelepathyError(f"The task {report.task.name} cannot be run as it is: see above.")
+
+
+def check_own_model(folder: Path, console: Console) -> None:
+    """Print what is known of a model and whether it fits this machine.
+
+    Raises:
+        TelepathyError: if the model cannot take part or does not fit.
+    """
+    from telepathy.models.check import check_model
+
+    facts = check_model(folder)
+    for name, value in facts.items():
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        console.print(f"{name.replace('_', ' '):17} {shown}", markup=False, highlight=False)
+    if not facts["fits"]:
+        raise TelepathyError(
+            f"The model {folder.name} needs about {facts['needed_mb']} MiB, but {facts['device']} has "
+            f"{facts['available_mb']} MiB: take a smaller model or a larger machine."
+        )
+
+
+def write_reference(document: Path, console: Console) -> None:
+    """Write the reference of all settings."""
+    from telepathy.files import atomic_path
+    from telepathy.report.reference import reference
+
+    with atomic_path(document) as partial:
+        partial.write_text(reference())
+    console.print(f"{document}: every setting, from the schemas")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="telepathy", description=__doc__)
@@ -68,6 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
     inserted.add_argument("folder", type=Path, help="e.g. results/demo")
     inserted.add_argument("document", type=Path, help="e.g. README.md")
     inserted.set_defaults(run=lambda options: insert(options.folder, options.document, Console()))
+    written = commands.add_parser("reference", help="write the reference of all settings")
+    written.add_argument("document", type=Path, help="e.g. docs/configuration.md")
+    written.set_defaults(run=lambda options: write_reference(options.document, Console()))
+    _add_checks(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -75,6 +130,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _add_checks(commands: Any) -> None:
+    tasks = commands.add_parser("tasks", help="look at a task").add_subparsers(required=True)
+    task = tasks.add_parser("check", help="show a task's prompts, labels and balance, and what is wrong")
+    task.add_argument("file", type=Path, help="the task's YAML")
+    task.add_argument("--sender", type=Path, help="folder of a model; only its tokenizer is read")
+    task.add_argument("--receiver", type=Path, help="folder of a model; only its tokenizer is read")
+    task.add_argument("--downloads", type=Path, default=Path("resources/downloads"), help="folder that keeps downloads")
+    task.set_defaults(
+        run=lambda options: check_own_task(
+            options.file, options.sender, options.receiver, options.downloads, Console(soft_wrap=True)
+        )
+    )
+    models = commands.add_parser("models", help="look at a model").add_subparsers(required=True)
+    model = models.add_parser("check", help="say whether a model can take part and fits this machine")
+    model.add_argument("folder", type=Path, help="with config.json and tokenizer; weights are not read")
+    model.set_defaults(run=lambda options: check_own_model(options.folder, Console()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from telepathy.errors import TelepathyError
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SEEDLESS = {"zero_shot", "linear_probe", "text_relay", "label_relay"}
-TOKENLESS = SEEDLESS | {"few_shot", "lora"}
+TOKENLESS = SEEDLESS | {"few_shot", "lora", "own"}
 RUN_COLUMNS = ["study", "task", "method", "k", "seed", "kind"]
 
 Config = Mapping[str, Any]
@@ -171,6 +171,11 @@ def runs_table(config: Config) -> pd.DataFrame:
 def model_of(config: Config, study: str, role: str) -> str:
     """Name of the study's sender or receiver."""
     return study_of(config, study)[role]
+
+
+def memory_needed(parameters: float) -> float:
+    """MiB for one model in 16 bit with room to work: two bytes a parameter, a quarter more, and 3,000."""
+    return 3000 + 2.5 * parameters / 1e6
 
 
 def encoded_layers(config: Config, study: str, task: str, model: str) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ import torch
 from numpy.lib.format import open_memmap
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, check_files, read_json, reserve, sha256_of, write_json
@@ -39,7 +39,7 @@ def encode_task(
     """Write the feature store of one task.
 
     Args:
-        sender: frozen causal LM of width ``d``.
+        sender: frozen causal LM whose states are ``d`` wide.
         task: gives the prompt and its truncation.
         splits: name and examples of every split.
         target: folder to make.
@@ -52,7 +52,7 @@ def encode_task(
             "model": sender.name,
             "source": sender.source,
             "depth": sender.depth,
-            "width": sender.width,
+            "width": sender.state_width,
             "dtype": str(sender.compute.dtype).removeprefix("torch."),
             "task": task.name,
             "prompt": task.prompt_hash,
@@ -78,10 +78,10 @@ def _encode_split(
     sender: LanguageModel, rows: list[list[int]], folder: Path, layers: list[int], pooled_layers: list[int]
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    shape = (int(offsets[-1]), sender.width)
+    shape = (int(offsets[-1]), sender.state_width)
     stores = {layer: _new_store(folder / f"layer{layer}.npy", shape) for layer in layers}
     pooled = {
-        f"layer{layer}.{kind}": torch.zeros(len(rows), sender.width)
+        f"layer{layer}.{kind}": torch.zeros(len(rows), sender.state_width)
         for layer in pooled_layers
         for kind in ("mean", "last")
     }

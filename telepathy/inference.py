@@ -152,7 +152,8 @@ class Telepathy:
                 loaded[str(place)] = place if isinstance(place, LanguageModel) else load_language_model(place, compute)
         ready = {role: loaded[str(place)] for role, place in places.items()}
         asked = task if isinstance(task, Task) else load_task(task or _task_file(about["task"]))
-        check_trained_for(folder, about, ready["receiver"].name, ready["sender"].name, asked.prompt_hash)
+        named = {role: (lm.name, lm.source) for role, lm in ready.items()}
+        check_trained_for(folder, about, named["receiver"], named["sender"], asked.prompt_hash)
         side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
         layer = about["sender"]["layer"]
         return cls(bridge, ready["sender"], ready["receiver"], asked, layer, side, buckets, compiled)

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,15 @@ from telepathy.locks import joined_folder, take_over
 ROOT = Path(__file__).parent.parent
 OUT_OF_MEMORY = "ran out of memory (lower batch_size, or let --retries try again with more memory)"
 
+PLUGINS_VARIABLE = "TELEPATHY_PLUGINS"
+"""Environment variable that tells the jobs which files of the user's own there are."""
 
-def prepare_jobs(main: bool = False) -> None:
-    """Let the Python processes of jobs find the library, and let Snakemake find Python, wherever they lie.
+IMPORTS_PLUGINS = ("telepathy/bridges/base.py", "telepathy/methods/own.py")
+"""Library files that may import plugins."""
+
+
+def prepare_jobs(plugins: Iterable[str] = (), main: bool = False) -> None:
+    """Let the Python processes of jobs find the library and plugins, and let Snakemake find Python, wherever they lie.
 
     Snakemake puts the interpreter's path into shell commands without quotes, which a space in it
     breaks. The main process takes over a folder whose Snakemake was killed. All of them leave
@@ -28,6 +34,7 @@ def prepare_jobs(main: bool = False) -> None:
     then, instead of dying of it and taking the training along.
 
     Args:
+        plugins: files of the user that jobs may import.
         main: whether this process is the one that a user started, not one that runs a job of it.
     """
     if main:
@@ -37,6 +44,20 @@ def prepare_jobs(main: bool = False) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if shlex.quote(sys.executable) != sys.executable:
         sys.executable = shlex.quote(os.path.relpath(sys.executable))
+    announce_plugins(plugins)
+
+
+def announce_plugins(files: Iterable[str | Path]) -> None:
+    """Let this process and those that it starts know the plugins; nothing is imported yet.
+
+    Raises:
+        TelepathyError: if a file does not exist or is no Python file.
+    """
+    paths = [Path(file).absolute() for file in files]
+    for path in paths:
+        if path.suffix != ".py" or not path.is_file():
+            raise TelepathyError(f"config.yaml: at plugins, there is no Python file {path}.")
+    os.environ[PLUGINS_VARIABLE] = os.pathsep.join(map(str, paths))
 
 
 @contextmanager
@@ -69,14 +90,15 @@ def _memory_ran_out(error: Exception) -> bool:
     return name in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in said
 
 
-def library_sources(script: str) -> list[str]:
-    """Library files that a workflow script uses, directly or through other library files.
+def library_sources(script: str, plugins: Sequence[str] = ()) -> list[str]:
+    """Library files that a workflow script uses, directly or through other library files, and plugins if it can.
 
     Snakemake does not see Python imports; these files as inputs make it rerun what depends on an
     edit. Imports inside functions count too.
 
     Args:
         script: name of the script in ``workflow_scripts`` without ``.py``.
+        plugins: files of the user's own, which count where a script may import them.
 
     Returns:
         Paths relative to the project's root, sorted.
@@ -88,7 +110,8 @@ def library_sources(script: str) -> list[str]:
             if file not in found:
                 found.add(file)
                 queue.append(file)
-    return sorted(os.path.relpath(file, ROOT) for file in found)
+    files = sorted(os.path.relpath(file, ROOT) for file in found)
+    return [*files, *plugins] if set(IMPORTS_PLUGINS) & set(files) else files
 
 
 @cache

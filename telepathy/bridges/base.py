@@ -1,16 +1,19 @@
-"""What every bridge is: its configuration, its scale, how it is saved and found again by name."""
+"""What every bridge is: its configuration, its scale, how it is saved, shared and found again by name."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from telepathy.bridges.card import model_card
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
+from telepathy.plugins import import_plugins
 
 START_SPREAD = 0.3  # Of the soft tokens about the mean embedding at the start, against a layer's usual weights.
 
@@ -69,14 +72,21 @@ class BridgeConfig:
         return self.width or self.receiver_width
 
 
-class Bridge(nn.Module):
+class Bridge(nn.Module, PyTorchModelHubMixin, library_name="telepathy"):
     """Base of all bridges.
 
     A subclass maps sender states ``[batch, tokens, d_sender]`` and their mask ``[batch, tokens]``
     to raw vectors ``[batch, k, d_receiver]`` in ``raw_tokens`` and names its last layer in ``last``;
     this class standardises the states and gives the vectors the size of the receiver's own embeddings.
+
+    Attributes:
+        config_class: the dataclass of its settings; a subclass with settings of its own sets a
+            subclass of `BridgeConfig`.
+        config: its settings.
+        about: what it was trained from and for (JSON); saved with it and told by its model card.
     """
 
+    config_class: ClassVar[type[BridgeConfig]] = BridgeConfig
     embedding_rms: Tensor
     state_mean: Tensor
     state_scale: Tensor
@@ -84,6 +94,7 @@ class Bridge(nn.Module):
     def __init__(self, config: BridgeConfig):
         super().__init__()
         self.config = config
+        self.about: dict[str, Any] = {}
         self.register_buffer("embedding_rms", torch.ones(()))
         self.register_buffer("state_mean", torch.zeros(config.sender_width))
         self.register_buffer("state_scale", torch.ones(config.sender_width))
@@ -141,28 +152,115 @@ class Bridge(nn.Module):
             self.last.bias.copy_(unit.repeat(len(self.last.bias) // len(unit)))
             self.last.weight.mul_(START_SPREAD)
 
-    def save_pretrained(self, folder: str | Path, **about: Any) -> None:
-        """Write ``model.safetensors`` and ``config.json`` (shape, and whatever ``about`` holds)."""
-        with atomic_path(folder) as partial:
-            partial.mkdir(parents=True)
-            save_file(
-                {name: value.contiguous() for name, value in self.state_dict().items()}, partial / "model.safetensors"
-            )
-            hashes = {"model.safetensors": sha256_of(partial / "model.safetensors")}
-            write_json(partial / "config.json", {"bridge": asdict(self.config), "files": hashes, **about})
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, config: Any = None, model_card_kwargs: Any = None, **about: Any
+    ) -> None:
+        """Write ``model.safetensors``, ``config.json`` and a model card, whole or not at all.
+
+        Args:
+            save_directory: folder to make.
+            config: of the hub's mixin, which passes None: the bridge's own is written.
+            model_card_kwargs: of the hub's mixin, which passes None.
+            about: further facts for the attribute ``about``.
+        """
+        self.about = {**self.about, **about}
+        with atomic_path(save_directory) as partial:
+            super().save_pretrained(partial, config=config, model_card_kwargs=model_card_kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        hashes = {"model.safetensors": sha256_of(save_directory / "model.safetensors")}
+        write_json(save_directory / "config.json", {"bridge": asdict(self.config), "files": hashes, **self.about})
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """Write the model card from ``about``."""
+        return model_card(self.config, self.about)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Bridge":  # type: ignore[override]
+        """Load a trained bridge of any architecture from a folder or from the Hugging Face hub.
+
+        Args:
+            name: folder, or repository such as ``someone/bridge``.
+            revision: commit, tag or branch of the repository; the main branch if absent.
+
+        Raises:
+            TelepathyError: if there is no such bridge or the hub cannot be reached.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            if folder.is_absolute() or len(folder.parts) != 2:
+                raise TelepathyError(f"There is no folder {name}, and no repository of the hub has such a name.")
+            folder = _downloaded(str(name), revision)
+        return load_bridge(folder)[0]
+
+
+def _downloaded(repository: str, revision: str | None) -> Path:
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"])
+        )
+    except (OSError, ValueError) as error:
+        raise TelepathyError(
+            f"The bridge {repository} could not be fetched from the Hugging Face hub "
+            f"({str(error).splitlines()[0][:200]}): check its name, the network and HF_TOKEN."
+        ) from error
 
 
 _ARCHITECTURES: dict[str, type[Bridge]] = {}
 
 
 def register(name: str) -> Callable[[type[Bridge]], type[Bridge]]:
-    """Class decorator: make a bridge known under ``name``, the key ``architecture`` in config.yaml."""
+    """Class decorator: make a bridge known under ``name``, the key ``architecture`` in config.yaml.
+
+    Raises:
+        TelepathyError: if another class has that name.
+    """
 
     def remember(cls: type[Bridge]) -> type[Bridge]:
+        known = _ARCHITECTURES.get(name)
+        # A notebook's cell that is run again defines its class again.
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TelepathyError(
+                f"The bridge architecture {name} is taken by {known.__qualname__}: choose another name."
+            )
         _ARCHITECTURES[name] = cls
         return cls
 
     return remember
+
+
+def bridge_class(architecture: str) -> type[Bridge]:
+    """Find a registered bridge; plugins are imported the first time that a name is not known.
+
+    Raises:
+        TelepathyError: if no bridge is registered under the name.
+    """
+    if architecture not in _ARCHITECTURES:
+        import_plugins()
+    if architecture not in _ARCHITECTURES:
+        known = ", ".join(sorted(_ARCHITECTURES))
+        raise TelepathyError(f"There is no bridge architecture {architecture!r}: choose one of {known}.")
+    return _ARCHITECTURES[architecture]
+
+
+def bridge_config(architecture: str, options: Mapping[str, Any] | None = None, **shape: Any) -> BridgeConfig:
+    """Build the typed configuration of a registered bridge.
+
+    Args:
+        architecture: registered name.
+        options: settings that this architecture has beyond those of `BridgeConfig`.
+        shape: settings of `BridgeConfig`.
+
+    Raises:
+        TelepathyError: if there is no such architecture or option, or a setting contradicts another.
+    """
+    cls = bridge_class(architecture).config_class
+    allowed = sorted({field.name for field in fields(cls)} - {field.name for field in fields(BridgeConfig)})
+    if unknown := sorted(set(options or {}) - set(allowed)):
+        has = f"its options are {', '.join(allowed)}" if allowed else "it has none"
+        raise TelepathyError(f"The bridge architecture {architecture} has no option {', '.join(unknown)}: {has}.")
+    return cls(architecture=architecture, **shape, **(options or {}))
 
 
 def build_bridge(config: BridgeConfig) -> Bridge:
@@ -171,23 +269,28 @@ def build_bridge(config: BridgeConfig) -> Bridge:
     Raises:
         TelepathyError: if no bridge is registered under the configuration's name.
     """
-    if config.architecture not in _ARCHITECTURES:
-        known = ", ".join(sorted(_ARCHITECTURES))
-        raise TelepathyError(f"There is no bridge architecture {config.architecture!r}: choose one of {known}.")
-    return _ARCHITECTURES[config.architecture](config)
+    return bridge_class(config.architecture)(config)
 
 
 def load_bridge(folder: str | Path) -> tuple[Bridge, dict[str, Any]]:
     """Load a bridge and what its ``config.json`` says about it (safetensors only).
 
     Raises:
-        TelepathyError: if the folder has no configuration or no weights, or weights that changed since.
+        TelepathyError: if the folder has no configuration or no weights, they changed since, or do not fit.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise TelepathyError(f"{folder} holds no trained bridge (config.json and model.safetensors).")
     about = read_json(folder / "config.json")
     check_files(folder, about.pop("files", {}), f"delete {folder} to train it anew")
-    bridge = build_bridge(BridgeConfig(**about.pop("bridge")))
-    bridge.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        shape = about.pop("bridge")
+        bridge = build_bridge(bridge_class(shape["architecture"]).config_class(**shape))
+        bridge.load_state_dict(load_file(folder / "model.safetensors"))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise TelepathyError(
+            f"{folder} was written by another version of its architecture ({str(error).splitlines()[0][:200]}): "
+            "train the bridge again or take that version."
+        ) from error
+    bridge.about = about
     return bridge.eval(), about

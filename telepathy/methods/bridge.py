@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from telepathy.bridges import Bridge, BridgeConfig, build_bridge, load_bridge
+from telepathy.bridges import Bridge, BridgeConfig, bridge_config, build_bridge, load_bridge
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, LayerStates
 from telepathy.files import read_json
 from telepathy.methods.controls import control_states
 from telepathy.methods.trained import say, take, write_training
+from telepathy.models.identity import refuse_other_model
 from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
@@ -87,10 +88,8 @@ def train_bridge(
     train, dev = data.frame("train"), data.frame("dev")
     check_classes(data.task, train)
     depth, sender_width = _sender_shape(data)
-    config = BridgeConfig(
-        soft_tokens=k, sender_width=sender_width, receiver_width=receiver.width, **take(BridgeConfig, settings)
-    )
-    bridge = build_bridge(config)
+    shape = {**take(BridgeConfig, settings), "sender_width": sender_width, "receiver_width": receiver.width}
+    bridge = build_bridge(bridge_config(options=settings.get("options"), soft_tokens=k, **shape))
     states = data.states("train", settings["sender_layer"], depth)
     bridge.match_states(*states.batch(range(min(len(train), STATISTICS_EXAMPLES))))
     embeddings = _embedding_sample(receiver)
@@ -118,9 +117,15 @@ def train_bridge(
     bridge.save_pretrained(
         target,
         task=data.task.name,
-        sender={"name": _index(data)["model"], "layer": layer_index(settings["sender_layer"], depth)},
-        receiver={"name": receiver.name, **take(ReceiverSide, settings)},
+        task_details=data.task.describe(),
+        sender={
+            "name": _index(data)["model"],
+            "layer": layer_index(settings["sender_layer"], depth),
+            "source": _index(data)["source"],
+        },
+        receiver={"name": receiver.name, **take(ReceiverSide, settings), "source": receiver.source},
         prompt=data.task.prompt_hash,
+        training={"seed": seed, "settings": dict(settings), "examples": len(train)},
     )
     parameters = sum(parameter.numel() for parameter in bridge.parameters())
     write_training(target, data.task, dev, history, seconds, parameters, receiver.compute, alignment=aligned)
@@ -144,7 +149,7 @@ def _sender_shape(data: BridgeData) -> tuple[int, int]:
 
 
 def _embedding_sample(receiver: LanguageModel) -> Tensor:
-    vocabulary = receiver.model.config.vocab_size
+    vocabulary = receiver.model.get_input_embeddings().num_embeddings
     words = torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device)
     return receiver.embed(words).cpu()
 
@@ -186,7 +191,8 @@ def evaluate_bridge(
         TelepathyError: if the bridge was trained for another receiver, sender or prompt.
     """
     bridge, about = load_bridge(folder)
-    check_trained_for(folder, about, receiver.name, _index(data)["model"], data.task.prompt_hash)
+    sender = (_index(data)["model"], data.sender_source)
+    check_trained_for(folder, about, (receiver.name, receiver.source), sender, data.task.prompt_hash)
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
     if control is not None:
         states = control_states(control, states, seed)
@@ -195,23 +201,27 @@ def evaluate_bridge(
     return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)
 
 
-def check_trained_for(folder: str | Path, about: Mapping[str, Any], receiver: str, sender: str, prompt: str) -> None:
+Named = tuple[str, Mapping[str, Any]]
+"""Name and source of a model."""
+
+
+def check_trained_for(
+    folder: str | Path, about: Mapping[str, Any], receiver: Named, sender: Named, prompt: str
+) -> None:
     """Refuse to use a bridge with other models or another prompt than those of its training.
 
     Args:
         folder: of the bridge; used in messages.
         about: what the bridge's ``config.json`` says.
-        receiver: name of the receiver that is there.
-        sender: name of the sender.
+        receiver: name and source of the receiver that is there; commit or sha256 count, where both have one.
+        sender: name and source of the sender.
         prompt: hash of the task's prompt.
 
     Raises:
         TelepathyError: naming what was expected and what was found.
     """
-    for what, expected, found in (
-        ("receiver", about["receiver"]["name"], receiver),
-        ("sender", about["sender"]["name"], sender),
-        ("prompt", about["prompt"], prompt),
-    ):
-        if expected != found:
-            raise TelepathyError(f"The bridge {folder} was trained for the {what} {expected}, but got {found}.")
+    what = f"The bridge {folder}"
+    refuse_other_model(what, "receiver", about["receiver"], *receiver)
+    refuse_other_model(what, "sender", about["sender"], *sender)
+    if about["prompt"] != prompt:
+        raise TelepathyError(f"{what} was trained for the prompt {about['prompt']}, but got {prompt}.")

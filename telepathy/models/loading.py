@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
 from telepathy.files import check_files, read_json
+from telepathy.models.families import model_class, read_config
 
 
 @dataclass
@@ -42,14 +44,19 @@ class LanguageModel:
         return int(self.model.get_input_embeddings().embedding_dim)
 
     @property
+    def state_width(self) -> int:
+        """Width of the hidden states; OPT-350m, for one, has narrower embeddings."""
+        return int(text_config(self.model).hidden_size)
+
+    @property
     def depth(self) -> int:
         """Number of transformer layers of the whole model."""
-        return int(self.model.config.num_hidden_layers)
+        return int(text_config(self.model).num_hidden_layers)
 
     @property
     def max_positions(self) -> int:
         """Longest sequence in tokens."""
-        config = self.model.config
+        config = text_config(self.model)
         limit: Any = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 2048)
         return int(limit)
 
@@ -93,8 +100,9 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     Only safetensors are read and no code of the folder is run.
 
     Raises:
-        TelepathyError: if the folder has no configuration or no safetensors weights, or a file is not
-            the one that was fetched (its sha256 is compared at every load).
+        TelepathyError: if the folder has no configuration or no safetensors weights, a file is not the
+            one that was fetched (its sha256 is compared at every load), or the model is of a family
+            that cannot take part (see `telepathy.models.families`).
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -104,19 +112,78 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     check_files(folder, source.get("files", {}), f"delete {folder} to fetch the model anew")
     transformers_logging.disable_progress_bar()
-    with _no_garbage_collection():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config = read_config(folder)
+    tokenizer = _load_tokenizer(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=config,
         dtype=compute.dtype,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
-        attn_implementation="sdpa",
     )
-    model.to(compute.device).eval().requires_grad_(False)
+    model = _text_only(model).to(compute.device).eval().requires_grad_(False)
+    _refuse_encoder(folder.name, model)
+    _forget_unknown_tokens(tokenizer, model)
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    with _no_garbage_collection():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def load_tokenizer_only(folder: str | Path) -> LanguageModel:
+    """Load a model folder's configuration and tokenizer without its weights: enough to tokenise prompts.
+
+    Raises:
+        TelepathyError: if there is none, or the family cannot take part.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise TelepathyError(
+            f"{folder} holds no model (config.json): name a model's folder, or let Snakemake build it."
+        )
+    model = SimpleNamespace(config=read_config(folder))
+    compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
+    return LanguageModel(name=folder.name, model=model, tokenizer=_load_tokenizer(folder), compute=compute, source={})
+
+
+def _text_only(model: Any) -> Any:
+    """The language model inside one that also sees pictures: it generates from embeddings, and saves their memory."""
+    config = text_config(model)
+    if config is model.config:
+        return model
+    with torch.device("meta"):
+        text = model_class(config)(config)
+    setattr(text, text.base_model_prefix, model.get_decoder())
+    text.set_output_embeddings(model.get_output_embeddings())
+    text.generation_config = model.generation_config
+    return text
+
+
+def _refuse_encoder(name: str, model: PreTrainedModel) -> None:
+    """Refuse a model whose tokens see what comes after them; BERT and its like load as causal models too."""
+    if getattr(model.config, "is_decoder", None) is not False:
+        return
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with torch.inference_mode():
+        alone, before = (model.base_model(input_ids=ids)[0][0, 0] for ids in (tokens[:, :1], tokens))
+    if not torch.allclose(alone, before, rtol=1e-2, atol=1e-2):
+        raise TelepathyError(
+            f"The model {name} ({model.config.model_type}) is an encoder, whose tokens see those after them: "
+            "choose a causal language model."
+        )
+
+
+def _forget_unknown_tokens(tokenizer: Any, model: PreTrainedModel) -> None:
+    """Drop special tokens that have no embedding: some tokenizer classes add a default one that the model never had."""
+    rows = model.get_input_embeddings().num_embeddings
+    for name in ("pad_token", "bos_token", "eos_token"):
+        token = getattr(tokenizer, f"{name}_id")
+        if token is not None and token >= rows:
+            setattr(tokenizer, name, None)
 
 
 @contextmanager
@@ -148,10 +215,15 @@ def layer_index(layer: float, depth: int) -> int:
     return index
 
 
+def text_config(model: PreTrainedModel) -> Any:
+    """Configuration of the language model proper; one that also sees pictures keeps it inside its own."""
+    return model.config.get_text_config()
+
+
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Find the list of transformer layers in a causal LM of any family."""
-    depth = model.config.num_hidden_layers
-    for module in model.modules():
+    depth = text_config(model).num_hidden_layers
+    for module in model.get_decoder().modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise TelepathyError(f"No list of {depth} layers was found in {type(model).__name__}.")
@@ -224,7 +296,7 @@ def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | Tenso
     Returns:
         Logits ``[..., tokens]`` in float32.
     """
-    head, config = lm.model.get_output_embeddings(), lm.model.config
+    head, config = lm.model.get_output_embeddings(), text_config(lm.model)
     weight, bias = head.weight, getattr(head, "bias", None)
     if tokens is not None:
         rows = torch.as_tensor(tokens, device=weight.device)

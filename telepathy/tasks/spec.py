@@ -92,6 +92,11 @@ class Task:
         """Names of the labels, in the order of the YAML."""
         return [label.name for label in self.labels]
 
+    def describe(self) -> dict[str, Any]:
+        """What a reader of trained weights wants to know about the task (JSON)."""
+        facts = {key: getattr(self, key) for key in ("title", "kind", "version", "licence", "citation")}
+        return {**facts, "labels": self.label_names, "prompt": self.prompt, "primer": self.primer}
+
     @property
     def prompt_hash(self) -> str:
         """Identity of what models read, for provenance and feature stores."""

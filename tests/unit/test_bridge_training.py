@@ -373,10 +373,12 @@ def test_soft_tokens_start_with_the_size_of_the_receivers_embeddings(trained, lm
 
 def test_what_a_bridge_needs_is_written_beside_it(trained, data):
     about = load_bridge(trained)[1]
+    assert about.pop("training")["seed"] == 1
+    assert about.pop("task_details")["labels"] == data.task.label_names
     assert about == {
         "task": "films",
-        "sender": {"name": "llama", "layer": 1},
-        "receiver": {"name": "gpt2", "primer_position": "before", "bos": True},
+        "sender": {"name": "llama", "layer": 1, "source": {"path": "llama"}},
+        "receiver": {"name": "gpt2", "primer_position": "before", "bos": True, "source": {"path": "gpt2"}},
         "prompt": data.task.prompt_hash,
     }
 

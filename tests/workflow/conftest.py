@@ -89,6 +89,12 @@ def house(tmp_path_factory) -> House:
     return _copy_project(tmp_path_factory.mktemp("house"))
 
 
+@pytest.fixture
+def house_copy(tmp_path) -> House:
+    """A copy of the project with nothing made in it, to change at will."""
+    return _copy_project(tmp_path / "copy")
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> House:
     """A copy of the project in which the smoke study was made; tests leave it as it is.

@@ -1,0 +1,33 @@
+# Methods of the user's own: classes in the files that config.yaml names under plugins (docs/own_bridge.md).
+
+
+rule run_own_method:
+    input:
+        models=lambda wildcards: [
+            model_folder(role)(wildcards) for role in settings_of(wildcards)["models"]
+        ],
+        examples="resources/tasks/{task}",
+        task=yaml_of,
+        library=library_sources("run_own_method"),
+    output:
+        predictions=f"results/{RUN}/predictions.parquet",
+        metrics=f"results/{RUN}/metrics.json",
+    log:
+        f"logs/{{study}}/run_own_method/{JOB}.log",
+    benchmark:
+        f"results/{{study}}/costs/run_own_method/{JOB}.jsonl"
+    wildcard_constraints:
+        method=methods_of("own"),
+    conda:
+        "../envs/telepathy.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(60, 60),
+    params:
+        settings=settings_of,
+        limits=limits_of,
+        compute=COMPUTE,
+    script:
+        "../workflow_scripts/run_own_method.py"

@@ -1,0 +1,196 @@
+"""The guides are run as a reader would: files are written, commands typed, and what they show is looked for."""
+
+import ast
+import os
+import re
+import shlex
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from telepathy.config import schema
+from telepathy.report.reference import reference
+from telepathy.tasks.spec import Task, load_task
+from tests.unit.hub_server import HubServer
+from tests.unit.test_families import FAMILIES
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+
+
+def blocks(name):
+    return BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text())
+
+
+def follow(house, name, **environment):
+    """Do what a guide says, in its order."""
+    said = ""
+    for language, file, content in blocks(name):
+        if file:
+            house.path(file).write_text(content)
+        elif language == "sh":
+            done = [house.run(*shlex.split(line), COLUMNS="200", **environment) for line in content.splitlines()]
+            said = " ".join("".join(one.text for one in done).split())
+        else:
+            assert language == "text", f"{name}: a block that is neither a file, a command nor what one shows"
+            for line in content.splitlines():
+                assert " ".join(line.split()) in said, f"{name}: {line!r} is not in {said[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["own_models", "python_api"])
+def test_a_guide_does_what_it_says(made_copy, name):
+    follow(made_copy, name)
+
+
+@pytest.mark.slow
+def test_the_guide_to_an_own_task_does_what_it_says_and_an_edit_of_the_data_reruns_all(made_copy):
+    follow(made_copy, "own_task")
+    command = ("--configfile", "my_study.yaml", "--", "results/mine/summary.csv")
+    assert "Nothing to be done" in made_copy.snakemake("--dry-run", *command).text
+    with made_copy.path("notes.csv").open("a") as data:
+        data.write("Hail broke the glass of the greenhouse.,cold\n")
+    found = {rule for rule, _ in made_copy.snakemake("--dry-run", *command).jobs()}
+    assert {"fetch_data", "cache_task", "encode_task", "train_bridge"} <= found
+    assert "fetch_model" not in found
+
+
+@pytest.mark.slow
+def test_the_guide_to_an_own_bridge_does_what_it_says_up_to_the_hub(made_copy, tmp_path):
+    hub = HubServer()
+    try:
+        home = {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "a-secret-token"}
+        follow(made_copy, "own_bridge", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0", **home)
+    finally:
+        hub.shutdown()
+        hub.server_close()
+    exported = made_copy.path("results/own_bridge/export/movies")
+    assert hub.files["model.safetensors"] == (exported / "model.safetensors").read_bytes()
+    card = (exported / "README.md").read_text()
+    for said in ("smollm2-135m-instruct", "gemma-3-270m", "Movie sentences", "Apache-2.0", "Gemma Terms of Use", "0.3"):
+        assert said in card, said
+    written = [*exported.iterdir(), *made_copy.path("logs").rglob("*.log")]
+    assert not [path for path in written if b"a-secret-token" in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_editing_a_plugin_reruns_what_may_use_it_and_nothing_else(made_copy):
+    for _, file, content in blocks("own_bridge"):
+        if file:
+            made_copy.path(file).write_text(content)
+    command = ("--configfile", "my_bridge_study.yaml", "--", "results/own_bridge/summary.csv")
+    made_copy.snakemake(*command)
+    with made_copy.path("my_bridges.py").open("a") as plugin:
+        plugin.write("\n# An edit.\n")
+    found = {rule for rule, _ in made_copy.snakemake("--dry-run", *command).jobs()}
+    assert {"train_bridge", "evaluate_bridge", "run_own_method"} <= found
+    assert not found & {"fetch_model", "fetch_data", "cache_task", "encode_task"}
+
+
+def test_a_plugin_that_does_not_exist_is_refused_before_any_job(house_copy):
+    house_copy.path("mine.yaml").write_text("plugins: [absent.py]\n")
+    done = house_copy.snakemake("--dry-run", "--configfile", "mine.yaml", check=False)
+    assert done.status != 0
+    assert "at plugins, there is no Python file" in done.text
+
+
+@pytest.mark.slow
+def test_a_method_that_no_plugin_registers_is_refused_in_one_sentence(made_copy):
+    extra = yaml.safe_load(next(content for _, file, content in blocks("own_bridge") if file == "my_bridge_study.yaml"))
+    made_copy.path("my_bridges.py").write_text("")
+    made_copy.path("mine.yaml").write_text(yaml.safe_dump(extra))
+    target = "results/own_bridge/runs/movies/first_words/k0/seed1/metrics.json"
+    done = made_copy.snakemake("--configfile", "mine.yaml", "--", target, check=False)
+    assert "Error in rule run_own_method: No plugin registers a method 'first_words'" in done.text
+
+
+def test_the_quick_start_is_short():
+    start = next(content for _, file, content in blocks("python_api") if file == "quick_start.py")
+    assert len(start.splitlines()) < 15
+
+
+def test_the_reference_of_settings_is_what_the_schemas_say():
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference(), "run `make docs`"
+
+
+def described(entry, place):
+    """Every key below a schema, with its place."""
+    for name, value in entry.get("properties", {}).items():
+        yield f"{place}.{name}", value
+        yield from described(value, f"{place}.{name}")
+
+
+def test_every_setting_is_described():
+    task = yaml.safe_load((ROOT / "telepathy/tasks/task.schema.yaml").read_text())
+    kinds = schema()["$defs"]
+    entries = {"config": schema(), "model": kinds["model"], "study": kinds["study"], "task": task, **kinds["method"]}
+    keys = [pair for name, entry in entries.items() for pair in described(entry, name)]
+    assert [place for place, value in keys if "const" not in value and not value.get("description")] == []
+
+
+def test_the_defaults_that_a_tasks_schema_tells_are_those_of_tasks():
+    told = yaml.safe_load((ROOT / "telepathy/tasks/task.schema.yaml").read_text())["properties"]
+    for field in fields(Task):
+        if "default" in told[field.name]:
+            default = field.default if field.default is not MISSING else field.default_factory()
+            assert told[field.name]["default"] == default, field.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["own_task"])
+def test_every_task_of_a_guide_is_one(tmp_path, name):
+    tasks = [content for language, _, content in blocks(name) if language == "yaml" and "\nprompt:" in content]
+    assert len(tasks) == 2
+    for content in tasks:
+        (tmp_path / "task.yaml").write_text(content)
+        load_task(tmp_path / "task.yaml")
+
+
+def test_the_guide_names_the_families_that_are_tested():
+    said = (ROOT / "docs" / "own_models.md").read_text()
+    listed = re.search(r"plain forward passes of transformers for:\n\n(.*?)\n\n", said, re.DOTALL).group(1)
+    assert set(re.split(r",\s+", listed)) == {family.split(",")[0] for family in FAMILIES}
+
+
+def messages():
+    """Every text of the library, with … for what varies."""
+    for path in (ROOT / "telepathy").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+@pytest.mark.parametrize(
+    "heading", re.findall(r'^### "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+)
+def test_an_error_of_the_troubleshooting_guide_is_one_that_the_library_raises(heading):
+    pattern = ".*".join(re.escape(part.strip()) for part in heading.split("…"))
+    assert any(re.search(pattern, text, re.DOTALL) for text in messages())
+
+
+def test_the_workflow_catalogue_gives_flags_that_work(house):
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    done = house.run("snakemake", "--dry-run", *usage["mandatory-flags"]["flags"].split())
+    assert "Job stats:" in done.text
+
+
+def test_the_citation_names_the_pipeline_and_the_publication():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(cited)
+    assert "LatentWire" in cited["references"][0]["title"]
+
+
+def test_no_document_names_a_path_of_one_machine():
+    pattern = re.compile(rf"{re.escape(os.sep)}(?:root|home|work|tmp)/")
+    assert [path.name for path in DOCUMENTS if pattern.search(path.read_text())] == []
