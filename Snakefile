@@ -18,6 +18,9 @@ include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/report.smk"
+include: "rules/pictures.smk"
+include: "rules/figures.smk"
+include: "rules/inspection.smk"
 
 
 localrules:
