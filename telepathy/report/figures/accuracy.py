@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from telepathy.report.figures import style
-from telepathy.report.figures.style import Names
+from telepathy.report.text import Names, method_title
 
 KEYS = ["task", "method", "soft_tokens"]
 LOOKS = {
@@ -71,7 +71,7 @@ def _panel(
             axes.plot(row["estimate"], place, marker, ms=5, color=colour, zorder=4)
     if majority is not None and majority == majority:
         axes.axvline(majority, color="black", lw=0.8, ls=":", zorder=1)
-    axes.set_yticks(range(len(rows)), [style.method_title(names, *row) for row in rows])
+    axes.set_yticks(range(len(rows)), [method_title(names, *row) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-2, 102)
     axes.grid(axis="x", color="0.9", lw=0.6)
@@ -110,7 +110,7 @@ def draw_tokens(statistics: str | Path, names: Names, pdf: str | Path, svg: str 
         for place, (task, method, part) in enumerate(lines):
             colour = style.PALETTE[place % len(style.PALETTE)]
             dash, marker = style.DASHES[place % 4], style.MARKERS[place % len(style.MARKERS)]
-            title = f"{names['tasks'].get(task, task)}: {style.method_title(names, method)}"
+            title = f"{names['tasks'].get(task, task)}: {method_title(names, method)}"
             axes.fill_between(part["soft_tokens"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
             axes.plot(part["soft_tokens"], part["estimate"], dash, marker=marker, ms=5, color=colour, label=title)
             runs = table[(table["statistic"] == "accuracy_run") & (table["task"] == task) & (table["method"] == method)]

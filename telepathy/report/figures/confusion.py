@@ -9,8 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from telepathy.report.figures import style
-from telepathy.report.figures.style import Names
-from telepathy.report.text import plain
+from telepathy.report.text import Names, method_title, plain
 
 NONE = "(none)"
 READABLE = 12
@@ -40,7 +39,7 @@ def draw_confusion(
         for row, task in zip(panels, tasks):
             for axes, (method, k) in zip(row, sorted(answers[task], key=_order(names))):
                 _panel(axes, answers[task][method, k], labels[task])
-                axes.set_title(style.method_title(names, method, k).replace(" (", "\n("), fontsize=7.5)
+                axes.set_title(method_title(names, method, k).replace(" (", "\n("), fontsize=7.5)
             for axes in row[len(answers[task]) :]:
                 axes.set_axis_off()
             row[0].set_ylabel(f"{names['tasks'][task]}\ntrue label")

@@ -12,8 +12,7 @@ from sklearn.manifold import TSNE
 
 from telepathy.files import read_json
 from telepathy.report.figures import style
-from telepathy.report.figures.style import Names
-from telepathy.report.text import plain
+from telepathy.report.text import Names, plain
 
 LINE = 60
 """Tokens in a line of the attention figure."""

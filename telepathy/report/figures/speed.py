@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
 from telepathy.report.figures import style
-from telepathy.report.figures.style import Names
+from telepathy.report.text import Names
 
 ARMS = {
     "bridge": "bridge",
@@ -21,7 +21,7 @@ ARMS = {
 }
 """Arms of the benchmark and the methods whose accuracy they have."""
 PARTS = {"sender_ms": "sender", "bridge_ms": "bridge", "receiver_ms": "receiver", "rest_ms": "tokenising and host"}
-HATCHES = ("", "///", "...", "xx")
+HATCHES = ("", "///", "\\\\\\", "xx")
 
 
 def _measured(latency: str | Path) -> pd.DataFrame:

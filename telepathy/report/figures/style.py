@@ -1,6 +1,6 @@
 """How all figures look, and how they are written so that the same data give the same bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from telepathy.files import atomic_path
+from telepathy.report.text import Names
 
 matplotlib.use("agg")
 
@@ -39,9 +40,6 @@ BRIDGE, BASELINE, VARIANT, CONTROL = PALETTE[0], "#4d4d4d", PALETTE[1], "#8c8c8c
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 DASHES = ("-", "--", "-.", ":")
 
-Names = Mapping[str, Mapping[str, Any]]
-"""``methods``: method -> {title, group}, ``tasks``: task -> title; both in the order of config.yaml."""
-
 
 @contextmanager
 def drawing(pdf: str | Path, svg: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
@@ -59,12 +57,6 @@ def say(axes: Axes, note: str) -> None:
     """Put a note in the place of a picture that the data do not give."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, note, ha="center", va="center", wrap=True, transform=axes.transAxes, style="italic")
-
-
-def method_title(names: Names, method: str, soft_tokens: Any = 0) -> str:
-    """A method's title, with its number of soft tokens where it has any."""
-    title = names["methods"].get(method, {}).get("title", method)
-    return f"{title} (k = {int(soft_tokens)})" if soft_tokens and soft_tokens == soft_tokens else str(title)
 
 
 def ordered(methods: Any, names: Names) -> list[str]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from telepathy.files import read_json
 from telepathy.report.figures import style
-from telepathy.report.figures.style import Names
+from telepathy.report.text import Names, method_title
 
 COLUMNS = ["task", "method", "k", "seed", "step", "train_loss", "loss", "accuracy"]
 
@@ -39,15 +40,16 @@ def _curves(left: Axes, right: Axes, history: pd.DataFrame, names: Names) -> Non
     for place, ((method, k), runs) in enumerate(history.groupby(["method", "k"], sort=True)):
         look: dict[str, Any] = {"color": style.PALETTE[place % 10], "ls": style.DASHES[place % 4], "lw": 1.2, "ms": 3}
         look["marker"] = style.MARKERS[place % len(style.MARKERS)]
-        label: str | None = style.method_title(names, str(method), k)
+        label: str | None = method_title(names, str(method), k)
         for _, run in runs.groupby("seed", sort=True):
             left.plot(run["step"], run["loss"], **look)
             right.plot(run["step"], 100 * run["accuracy"], label=label, **look)
             label = None  # one entry for all seeds
     left.set(xlabel="optimiser step", ylabel="dev loss (nats)", ylim=(0, None))
-    right.set(xlabel="optimiser step", ylabel="dev accuracy (percent)", ylim=(0, 102))
+    right.set(xlabel="optimiser step", ylabel="dev accuracy (percent)", ylim=(-2, 102))
     for axes in (left, right):
         axes.grid(color="0.9", lw=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(loc="lower right")
 
 
