@@ -56,7 +56,7 @@ def write_paper(
         origins=origins(metrics),
         runs=len(metrics),
         jobs=int(costs["jobs"].sum()),
-        hours=float(costs["seconds"].sum() / 3600),
+        seconds=float(costs["seconds"].sum()),
     )
     with atomic_path(target) as partial:
         partial.write_text(text)

@@ -16,6 +16,10 @@ About = Mapping[str, Any]
 VERDICTS = ("reproduced", "not reproduced", "artefact of the protocol", "not tested")
 
 
+PLAIN = ("bridge", "zero_shot", "text_relay")
+"""Kinds of methods that the publication's claim is about; a summary names these."""
+
+
 def headline(statistics: pd.DataFrame, about: About) -> list[dict[str, Any]]:
     """What the bridge reached on each task, and its differences to other methods.
 
@@ -24,10 +28,10 @@ def headline(statistics: pd.DataFrame, about: About) -> list[dict[str, Any]]:
         about: the study.
 
     Returns:
-        A row a task of the study that has an accuracy: ``task``, ``title``, ``n``, ``accuracies`` (a row a main
-        method and token count: ``title``, ``estimate``, ``low``, ``high``, ``seeds``) and ``differences`` of the
-        bridge (``method``, ``versus``, ``estimate``, ``low``, ``high``, ``significant``, True only where the
-        statistics say so).
+        A row a task of the study that has an accuracy: ``task``, ``title``, ``n``; ``accuracies``, a row a main
+        method and token count (``title``, ``estimate``, ``low``, ``high``, ``seeds``, and ``plain`` for the kinds in
+        `PLAIN`); ``differences`` of the bridge (``method``, ``versus``, ``estimate``, ``low``, ``high``,
+        ``significant``, True only where the statistics say so).
     """
     found = []
     for task, entry in about["tasks"].items():
@@ -48,6 +52,7 @@ def _in_order(rows: Iterable[Mapping[Any, Any]], about: About) -> list[Mapping[A
 
 def _accuracy(row: Mapping[Any, Any], about: About) -> dict[str, Any]:
     kept = {name: row[name] for name in ("estimate", "low", "high")}
+    kept["plain"] = about["methods"][row["method"]]["kind"] in PLAIN
     return {"title": method_title(about, row["method"], row["soft_tokens"]), "seeds": row["seeds"], **kept}
 
 
