@@ -17,6 +17,7 @@ include: "rules/encode.smk"
 include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
+include: "rules/statistics.smk"
 include: "rules/report.smk"
 
 

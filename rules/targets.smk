@@ -46,8 +46,14 @@ def study_targets(study):
     return [
         f"results/{study}/summary.csv",
         f"results/{study}/costs.csv",
+        f"results/{study}/statistics.csv",
         *(f"results/{study}/tables/{table}.tex" for table in tables),
     ]
+
+
+def table_methods(study):
+    """Methods of every accuracy table of a study; the best of each column is found among them."""
+    return {table: list(titles_of(study, wanted["groups"])) for table, wanted in TABLES.items()}
 
 
 def titles_of(study, groups):
