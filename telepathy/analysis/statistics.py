@@ -126,7 +126,7 @@ def compute_statistics(
         target: csv to write.
         comparisons: entries of `telepathy.analysis.comparisons.comparisons_of`.
         columns: table -> methods that stand in it; within each task the best of them is compared with every
-            other, in a family ``<table>, <task>``.
+            other, in a family ``best of <table>, <task>``.
         margin: of equivalence, in points.
         draws: of the bootstrap.
 
@@ -285,7 +285,7 @@ def _bests(study: Study, columns: Mapping[str, Sequence[str]], draws: int) -> li
         for task in study.majority:
             column = [one for one in study.answers if one.task == task and one.method in methods]
             ranked = sorted(column, key=lambda one: -study.answers[one].stacked().mean())
-            family = f"{table}, {task}"
+            family = f"best of {table}, {task}"
             rows += [_difference(_pair(study, ranked[0], other, family, draws)) for other in ranked[1:]]
     return rows
 
