@@ -22,6 +22,7 @@ include: "rules/report.smk"
 include: "rules/pictures.smk"
 include: "rules/figures.smk"
 include: "rules/inspection.smk"
+include: "rules/documents.smk"
 
 
 localrules:
@@ -35,3 +36,4 @@ rule all:
     default_target: True
     input:
         study_targets(config["study"]),
+        documents_of(config["study"]),

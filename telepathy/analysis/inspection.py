@@ -58,7 +58,7 @@ def inspect_bridge(
     frame = data.frame("test").head(EXAMPLES)
     tokens = soft_tokens(bridge, states, len(frame))
     write_parquet(table, _components(frame, tokens))
-    shown = [int(row) for row in frame.groupby("label", sort=True).head(1).index[:SHOWN]]
+    shown = [int(row) for row in frame.groupby("label").head(1).index[:SHOWN]]
     examples = [_example(bridge, states, sender, data, frame.loc[row].to_dict(), row) for row in shown]
     means = {
         str(label): tokens[torch.as_tensor(rows)].mean(0)
