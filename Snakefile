@@ -19,6 +19,7 @@ include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/statistics.smk"
 include: "rules/report.smk"
+include: "rules/tables.smk"
 
 
 localrules:
