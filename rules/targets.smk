@@ -34,6 +34,24 @@ TABLES = {
     "table3_baselines": {"kinds": ["labels"], "groups": ["main", "variant", "control"]},
     "table6_ablations": {"kinds": ["labels"], "groups": ["ablation"]},
 }
+TEMPLATES = [
+    in_project(f"telepathy/report/templates/table.{kind}.jinja") for kind in ("tex", "html")
+]
+GROUPS = ["main", "variant", "control", "ablation"]
+
+
+def result_tables(study):
+    """Tables of a study besides those of accuracies: soft tokens (where there are several counts), and three more."""
+    counts = {}
+    for run in study_runs(study):
+        counts.setdefault((run.task, run.method), set()).add(run.k)
+    tokens = ["table5_tokens"] if max(map(len, counts.values())) > 1 else []
+    return [*tokens, "table7_statistics", "table8_claims", "table9_costs"]
+
+
+def task_titles(study):
+    """Tasks of a study with their titles."""
+    return {task: content_of(task)["title"] for task in study_of(config, study)["tasks"]}
 
 
 def study_targets(study):
@@ -48,7 +66,7 @@ def study_targets(study):
         f"results/{study}/costs.csv",
         f"results/{study}/statistics.csv",
         f"results/{study}/claims.csv",
-        *(f"results/{study}/tables/{table}.tex" for table in tables),
+        *(f"results/{study}/tables/{table}.tex" for table in [*tables, *result_tables(study)]),
     ]
 
 
