@@ -57,7 +57,9 @@ def _accuracy(row: Mapping[Any, Any], about: About) -> dict[str, Any]:
 
 
 def _differences(rows: pd.DataFrame, about: About) -> list[dict[str, Any]]:
-    chosen = rows[(rows["statistic"] == "difference") & (rows["method"] == "bridge")]
+    # Families "best of <table>" say which cells of a table are bold; they are no comparison that was declared.
+    declared = ~rows["family"].fillna("").astype(str).str.startswith("best of ")
+    chosen = rows[(rows["statistic"] == "difference") & (rows["method"] == "bridge") & declared]
     return [
         {
             "method": method_title(about, row["method"], row["soft_tokens"]),

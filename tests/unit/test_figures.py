@@ -19,7 +19,7 @@ from telepathy.report.figures.confusion import confusion, draw_confusion
 from telepathy.report.figures.inspection import draw_attention, draw_soft_tokens, draw_words
 from telepathy.report.figures.speed import draw_latency, draw_pareto
 from telepathy.report.figures.training import draw_training
-from tests.unit.study import HOSTILE, LABELS, RUNS, make_study
+from tests.unit.made_up_study import HOSTILE, LABELS, RUNS, make_study
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from telepathy.analysis.claims import COLUMNS as CLAIMS
+from telepathy.analysis.statistics import compute_statistics
 from telepathy.analysis.summary import summarise
 from telepathy.files import write_csv, write_json, write_parquet
+from telepathy.report.result_tables import write_claims_table, write_costs_table, write_statistics_table
+from telepathy.report.tables import write_accuracy_table
 
 LABELS = {"moods": ["negative", "positive"], "sums": []}
 METHODS = {
@@ -18,6 +21,7 @@ METHODS = {
     "text_relay": {"title": "Text relay, summary", "group": "main"},
     "control_zeroed": {"title": "Control: states zeroed", "group": "control"},
 }
+TABLES = ["table1_classification", "table7_statistics", "table8_claims", "table9_costs"]
 RUNS = [
     ("moods", "bridge", 8, 1, 0.9),
     ("moods", "bridge", 8, 2, 0.8),
@@ -29,45 +33,6 @@ RUNS = [
     ("sums", "zero_shot_receiver", 0, 0, 0.1),
 ]
 HOSTILE = "</script><script>document.title='owned'</script>\x00\x1b[31m & <b>bold</b> \\input{x} 50% $x_1$ ünïcödé 漢字"
-STATISTICS = [
-    "statistic",
-    "task",
-    "method",
-    "soft_tokens",
-    "seed",
-    "versus",
-    "versus_soft_tokens",
-    "n",
-    "seeds",
-    "estimate",
-    "low",
-    "high",
-    "p_value",
-    "p_adjusted",
-    "family",
-    "significant",
-    "note",
-]
-CLAIMS = [
-    "id",
-    "source",
-    "task",
-    "published_task",
-    "method",
-    "soft_tokens",
-    "metric",
-    "published",
-    "published_std",
-    "reproduced",
-    "low",
-    "high",
-    "same_protocol",
-    "verdict",
-    "reason",
-    "scale",
-    "statement",
-    "caveat",
-]
 
 
 @dataclass
@@ -102,7 +67,17 @@ def make_study(root: Path, runs: list = RUNS, n: int = 40, seeds: int = 0) -> St
     for task, method, k, seed, accuracy in runs:
         _run(study, task, method, k, seed, accuracy, n)
     summarise(study.files("metrics.json"), study.folder / "summary.csv")
-    write_csv(study.folder / "statistics.csv", statistics(study))
+    versus = [
+        name for name in ("zero_shot_receiver", "text_relay", "control_zeroed") if name in used and "bridge" in used
+    ]
+    compute_statistics(
+        study.files("predictions.parquet"),
+        study.folder / "statistics.csv",
+        comparisons=[_pair(name) for name in versus],
+        columns={"table1_classification": list(study.names["methods"])},
+        margin=2.0,
+        draws=200,
+    )
     write_csv(study.folder / "claims.csv", claims())
     write_csv(study.folder / "latency.csv", latency())
     costs = {"rule": ["train_bridge", "encode_task"], "jobs": [4, 2], "seconds": [120.5, 30.2]}
@@ -165,38 +140,10 @@ def _run(study: Study, task: str, method: str, k: int, seed: int, accuracy: floa
         write_json(folder / "bridge" / "training.json", {"history": history, "collapsed": False})
 
 
-def statistics(study: Study) -> pd.DataFrame:
-    """Rows accuracy_run, accuracy (Wilson of the pooled counts, which is enough here) and one difference."""
-    table = pd.read_csv(study.folder / "summary.csv")
-    rows = []
-    for row in table.to_dict("records"):
-        rows.append(
-            {**_interval(row["correct"], row["n"]), "statistic": "accuracy_run", **_key(row), "seed": row["seed"]}
-        )
-    for _, part in table.groupby(["task", "method", "soft_tokens"]):
-        row = part.iloc[0].to_dict()
-        pooled = _interval(int(part["correct"].sum()), int(part["n"].sum()))
-        rows.append({**pooled, "statistic": "accuracy", **_key(row), "n": row["n"], "seeds": len(part)})
-    difference = {
-        "statistic": "difference",
-        "task": "moods",
-        "method": "bridge",
-        "soft_tokens": 8,
-        "versus": "text_relay",
-    }
-    difference |= {"estimate": 15.0, "low": 4.0, "high": 26.0, "p_value": 0.01, "p_adjusted": 0.03, "significant": True}
-    if {"bridge", "text_relay"} <= set(table["method"]):
-        rows.append(difference)
-    return pd.DataFrame(rows).reindex(columns=STATISTICS)
-
-
-def _key(row: dict) -> dict:
-    return {name: row[name] for name in ("task", "method", "soft_tokens")}
-
-
-def _interval(correct: int, n: int) -> dict:
-    interval = binomtest(int(correct), int(n)).proportion_ci(method="wilson")
-    return {"n": n, "estimate": 100 * correct / n, "low": 100 * interval.low, "high": 100 * interval.high}
+def _pair(versus: str) -> dict[str, Any]:
+    count = 8 if versus == "control_zeroed" else 0
+    pair = {"task": "moods", "method": "bridge", "soft_tokens": 8, "versus": versus, "versus_soft_tokens": count}
+    return {**pair, "family": "controls" if count else "main"}
 
 
 def claims() -> pd.DataFrame:
@@ -288,3 +235,19 @@ def about(study: Study) -> dict[str, Any]:
 def document_files(study: Study) -> dict[str, Path]:
     """The csv files that documents read."""
     return {name: study.folder / f"{name}.csv" for name in ("statistics", "claims", "costs", "summary")}
+
+
+def write_tables(study: Study) -> list[Path]:
+    """The study's tables, in all formats; returns their paths without ending."""
+    names = {name: entry["title"] for name, entry in study.names["methods"].items()}
+    tasks = study.names["tasks"]
+    read = {name: study.folder / f"{name}.csv" for name in ("summary", "statistics", "claims", "costs")}
+    made = [study.folder / "tables" / name for name in TABLES]
+    accuracy, compared, claimed, cost = [
+        {"name": path.name, **{ending: f"{path}.{ending}" for ending in ("tex", "csv", "html")}} for path in made
+    ]
+    write_accuracy_table(read["summary"], read["statistics"], tasks, names, ["labels"], "A made-up study", **accuracy)
+    write_statistics_table(read["statistics"], tasks, names, margin=2.0, **compared)
+    write_claims_table(read["claims"], margin=2.0, **claimed)
+    write_costs_table(read["costs"], gpus=0, gpu_rules=[], **cost)
+    return made
