@@ -36,7 +36,7 @@ def draw_accuracy(statistics: str | Path, summary: str | Path, names: Names, pdf
     majority = pd.read_csv(summary).groupby("task")["majority"].mean() * 100
     rows = {task: _rows(table[table["task"] == task], names) for task in tasks}
     heights = [len(rows[task]) + 1.6 for task in tasks] or [4]
-    with style.drawing(pdf, svg, (style.WIDTH, 0.5 + 0.19 * sum(heights))) as figure:
+    with style.drawing(pdf, svg, (style.WIDTH, 0.9 + 0.19 * sum(heights))) as figure:
         panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
         for axes, task in zip(panels, tasks):
             share = majority.get(task)
