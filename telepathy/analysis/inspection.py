@@ -1,5 +1,6 @@
 """What a trained bridge sends: soft tokens by label, what each of them reads, and the words nearest to them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ SHOWN = 4
 """Most examples whose attention is kept, the first of each label."""
 NEAREST = 3
 """Words kept of each soft token."""
+WORD = re.compile("[Ġ▁][a-z]{2,}")
+"""A word with the space before it, as byte-level and SentencePiece vocabularies write it."""
 CHUNK = 16_384
 """Rows of the vocabulary that are compared at once."""
 
@@ -51,7 +54,8 @@ def inspect_bridge(
             its soft tokens, concatenated (`PCA`).
         facts: JSON to write: ``run``; ``examples`` with ``id``, ``label``, ``tokens`` and ``attention``
             ``[k, tokens]`` (mean over heads and blocks; None for a bridge without attention); ``words``, for each
-            label the nearest words of its mean soft tokens.
+            label the nearest words of its mean soft tokens, and ``apart``, those of what they have that the mean
+            soft tokens of all labels have not.
     """
     bridge, about = load_bridge(folder)
     states = FeatureStore(data.features, "test", data.task).layer(about["sender"]["layer"])
@@ -60,14 +64,19 @@ def inspect_bridge(
     write_parquet(table, _components(frame, tokens))
     shown = [int(row) for row in frame.groupby("label").head(1).index[:SHOWN]]
     examples = [_example(bridge, states, sender, data, frame.loc[row].to_dict(), row) for row in shown]
-    means = {
-        str(label): tokens[torch.as_tensor(rows)].mean(0)
-        for label, rows in sorted(frame.groupby("label").indices.items())
-    }
-    words = nearest_words(receiver, torch.cat(list(means.values())))
-    k = bridge.config.soft_tokens
-    by_label = {label: words[place * k : (place + 1) * k] for place, label in enumerate(means)}
-    write_json(facts, {"run": run, "examples": examples, "words": by_label})
+    words, apart = _words_by_label(receiver, frame, tokens)
+    write_json(facts, {"run": run, "examples": examples, "words": words, "apart": apart})
+
+
+def _words_by_label(receiver: LanguageModel, frame: pd.DataFrame, tokens: Tensor) -> tuple[dict, dict]:
+    """Words nearest to each label's mean soft tokens, and to what these have that those of all labels have not."""
+    rows = {str(label): rows for label, rows in sorted(frame.groupby("label").indices.items())}
+    means = torch.stack([tokens[torch.as_tensor(found)].mean(0) for found in rows.values()])
+    near = nearest_words(receiver, means.flatten(0, 1))
+    apart = nearest_words(receiver, (means - means.mean(0)).flatten(0, 1), centred=True)
+    k = tokens.shape[1]
+    by_label = [{label: hits[at * k : (at + 1) * k] for at, label in enumerate(rows)} for hits in (near, apart)]
+    return by_label[0], by_label[1]
 
 
 def soft_tokens(bridge: Bridge, states: LayerStates, examples: int) -> Tensor:
@@ -99,15 +108,17 @@ def _example(
     return {"id": example["id"], "label": str(example["label"]), "tokens": texts, "attention": attention}
 
 
-def nearest_words(receiver: LanguageModel, vectors: Tensor) -> list[list[dict[str, Any]]]:
+def nearest_words(receiver: LanguageModel, vectors: Tensor, centred: bool = False) -> list[list[dict[str, Any]]]:
     """Words of the receiver's vocabulary whose input embeddings point in the direction of given vectors.
 
-    Words are entries that are made of two ASCII letters or more. Vectors and embeddings are compared by the
-    cosine after the mean embedding is taken off: all embeddings share it, and it tells no words apart.
+    Words are entries that begin with a space and go on with two lower-case ASCII letters or more; the rest of a
+    vocabulary is pieces of words and of code, and rare pieces are near to everything. Vectors and embeddings are
+    compared by the cosine after the mean embedding is taken off: all embeddings share it.
 
     Args:
         receiver: gives vocabulary and embeddings of width ``d``.
         vectors: ``[vectors, d]``.
+        centred: the vectors are differences already, without a mean to take off.
 
     Returns:
         For every vector the nearest `NEAREST` words, each ``{word, cosine}``, best first.
@@ -117,7 +128,7 @@ def nearest_words(receiver: LanguageModel, vectors: Tensor) -> list[list[dict[st
     with torch.inference_mode():
         parts = [receiver.embed(part.to(device)).float() for part in ids.split(CHUNK)]
         mean = torch.stack([part.sum(0) for part in parts]).sum(0) / max(len(ids), 1)
-        wanted = F.normalize(vectors.to(device).float() - mean, dim=-1)
+        wanted = F.normalize(vectors.to(device).float() - (0 if centred else mean), dim=-1)
         cosines = torch.cat([wanted @ F.normalize(part - mean, dim=-1).T for part in parts], dim=1)
     best = cosines.topk(min(NEAREST, len(words)), dim=1)
     return [
@@ -127,13 +138,8 @@ def nearest_words(receiver: LanguageModel, vectors: Tensor) -> list[list[dict[st
 
 
 def _vocabulary(receiver: LanguageModel) -> tuple[Tensor, list[str]]:
-    """Ids and texts of the words, one id a text."""
+    """Ids and texts of the vocabulary's words."""
     entries: Sequence[str | None] = receiver.tokenizer.convert_ids_to_tokens(range(len(receiver.tokenizer)))
     rows = receiver.model.get_input_embeddings().num_embeddings
-    found: dict[str, int] = {}
-    for token, entry in enumerate(entries[:rows]):
-        # Byte-level and SentencePiece vocabularies mark the space before a word by these letters.
-        word = (entry or "").lstrip("Ġ▁")
-        if len(word) > 1 and word.isascii() and word.isalpha():
-            found.setdefault(word, token)
-    return torch.tensor(list(found.values()), dtype=torch.long), list(found)
+    found = {row: entry[1:] for row, entry in enumerate(entries[:rows]) if entry and WORD.fullmatch(entry)}
+    return torch.tensor(list(found), dtype=torch.long), list(found.values())

@@ -77,22 +77,27 @@ def test_a_bridge_without_attention_says_so(data, lms, tmp_path):
     assert [example["attention"] for example in facts["examples"]] == [None, None]
 
 
+def said(words):
+    return [[hit["word"] for hit in hits] for hits in words]
+
+
 def test_words_of_a_label_are_those_of_its_mean_soft_tokens(data, lms, tmp_path):
     bridge, _, facts = made("perceiver", data, lms["llama"], lms["gemma3"], tmp_path)
     tokens = direct(bridge, data)
-    for label, rows in {"negative": [1, 3, 5], "positive": [0, 2, 4]}.items():
-        expected = nearest_words(lms["gemma3"], tokens[rows].mean(0))
-        words = [[hit["word"] for hit in hits] for hits in facts["words"][label]]
-        assert words == [[hit["word"] for hit in hits] for hits in expected]
+    for label, rows, other in (("negative", [1, 3, 5], [0, 2, 4]), ("positive", [0, 2, 4], [1, 3, 5])):
+        mean = tokens[rows].mean(0)
+        assert said(facts["words"][label]) == said(nearest_words(lms["gemma3"], mean))
+        half = (mean - tokens[other].mean(0)) / 2
+        assert said(facts["apart"][label]) == said(nearest_words(lms["gemma3"], half, centred=True))
 
 
 def test_nearest_words_are_those_of_the_highest_centred_cosine(lm):
     vectors = torch.randn(4, lm.width, generator=torch.Generator().manual_seed(1))
-    entries = [token.lstrip("Ġ") for token in lm.tokenizer.convert_ids_to_tokens(range(len(lm.tokenizer)))]
     words = {}
-    for row, text in enumerate(entries):
-        if len(text) > 1 and text.isascii() and text.isalpha() and text not in words:
-            words[text] = lm.embed(torch.tensor(row)).float().numpy()
+    for row in range(len(lm.tokenizer)):
+        text = lm.tokenizer.decode([row])
+        if text.startswith(" ") and len(text) > 2 and set(text[1:]) <= set("abcdefghijklmnopqrstuvwxyz"):
+            words[text[1:]] = lm.embed(torch.tensor(row)).float().numpy()
     table = np.stack(list(words.values()))
     cosines = cosine_similarity(vectors.numpy() - table.mean(0), table - table.mean(0))
     for row, hits in zip(cosines, nearest_words(lm, vectors)):

@@ -109,12 +109,11 @@ def _strips(content: dict, example: dict, names: Names) -> list[dict[str, Any]]:
 
 
 def _strip(axes: Axes, strip: dict[str, Any]) -> None:
-    weights = np.full((len(strip["weights"]), LINE), np.nan)
-    weights[:, : strip["weights"].shape[1]] = strip["weights"]
+    weights = strip["weights"]
     axes.pcolormesh(weights, cmap="Blues", vmin=0, vmax=strip["top"], edgecolor="0.93", lw=0.2)
     axes.set_xticks(np.arange(len(strip["tokens"])) + 0.5, [_token(token) for token in strip["tokens"]], rotation=90)
     axes.set_yticks([0.5, len(weights) - 0.5], ["1", str(len(weights))])
-    axes.set_ylim(len(weights), 0)
+    axes.set(xlim=(0, LINE), ylim=(len(weights), 0))
     axes.set_ylabel("soft token")
     axes.tick_params(axis="x", length=0, labelsize=6)
     axes.set_title(strip["title"], fontsize=8)
@@ -127,7 +126,7 @@ def _token(token: str) -> str:
 
 
 def draw_words(facts: Sequence[str | Path], names: Names, pdf: str | Path, svg: str | Path) -> None:
-    """Draw the words of the receiver's vocabulary nearest to the mean soft tokens of each label.
+    """Draw the words of the receiver's vocabulary nearest to each label's mean soft tokens, and to what is their own.
 
     Args:
         facts: ``…/inspection/<task>.json``.
@@ -136,13 +135,17 @@ def draw_words(facts: Sequence[str | Path], names: Names, pdf: str | Path, svg: 
         svg: file to write.
     """
     contents = [read_json(path) for path in facts]
-    heights = [0.9 + 0.19 * len(next(iter(content["words"].values()), [])) for content in contents] or [1]
+    shown = [(content, key) for content in contents for key in ("words", "apart")]
+    heights = [0.9 + 0.19 * len(next(iter(content[key].values()), [])) for content, key in shown] or [1]
     with style.drawing(pdf, svg, (style.WIDTH, sum(heights))) as figure:
         panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, content in zip(panels, contents):
+        for axes, (content, key) in zip(panels, shown):
             task = content["run"]["task"]
-            _words(axes, dict(list(content["words"].items())[:LABELS]))
-            axes.set_title(names["tasks"].get(task, task))
+            _words(axes, dict(list(content[key].items())[:LABELS]))
+            what = (
+                "nearest to the soft tokens" if key == "words" else "nearest to what sets a label's soft tokens apart"
+            )
+            axes.set_title(f"{names['tasks'].get(task, task)}: {what}")
 
 
 def _words(axes: Axes, words: dict[str, list]) -> None:
