@@ -308,6 +308,7 @@ def _trends(study: Study, draws: int) -> list[Row]:
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     """Holm within each statistic and family, then the order and the digits of the file."""
+    table = table.astype(dict.fromkeys(("estimate", "low", "high", "p_value"), float))
     tested = table[table["p_value"].notna()]
     families = tested.groupby(["statistic", "family"])["p_value"]
     table["p_adjusted"] = families.transform(lambda p_values: inference.holm(p_values.to_numpy(dtype=float)))
@@ -319,8 +320,8 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("soft_tokens", "seed", "versus_soft_tokens", "n", "seeds"):
         table[name] = table[name].astype("Int64")
     for name in ("estimate", "low", "high"):
-        table[name] = table[name].astype(float).round(4) + 0.0  # no negative zero
+        table[name] = table[name].round(4) + 0.0  # no negative zero
     for name in ("p_value", "p_adjusted"):
-        table[name] = table[name].map(lambda p: np.nan if pd.isna(p) else float(f"{p:.4g}")).astype(float)
+        table[name] = table[name].map(lambda p: float(f"{p:.4g}"))
     table["note"] = table["note"].replace("", np.nan)
     return table.reset_index(drop=True)

@@ -169,7 +169,8 @@ def wide(share: float) -> str:
 
 def _comparison_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, str]) -> list[Cell]:
     names = [methods.get(row[side], row[side]) for side in ("method", "versus")]
-    exact = "--" if pd.isna(row["mcnemar_seeds"]) else f"{row['mcnemar_significant']} of {row['mcnemar_seeds']}"
+    tested = not pd.isna(row["mcnemar_seeds"])
+    exact = f"{row['mcnemar_significant']} of {row['mcnemar_seeds']}" if tested else "--"
     equal = {True: "yes", False: "no"}.get(row["equivalent"], "--")
     texts = [tasks.get(row["task"], row["task"]), " minus ".join(names), f"{row['n']:.0f}", f"{row['seeds']:.0f}"]
     texts += [_number(row["difference"]), _range(row), _p(row["p_adjusted"]), exact, equal, _number(row["detectable"])]
