@@ -31,6 +31,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import write_csv
 
 FOLDER = Path(__file__).parent
@@ -150,7 +151,7 @@ def score_claims(
         The table; accuracies in percent, differences in points, latencies in milliseconds.
     """
     evidence = Evidence(
-        statistics=pd.read_csv(statistics),
+        statistics=read_statistics(statistics),
         latency=None if latency is None else pd.read_csv(latency),
         tasks=_preferred(tasks),
         soft_tokens=soft_tokens,

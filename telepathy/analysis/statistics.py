@@ -10,40 +10,9 @@ import pandas as pd
 
 from telepathy.analysis import inference
 from telepathy.analysis.inference import Estimate, two_level_bootstrap
+from telepathy.analysis.rows import COLUMNS, ORDER
 from telepathy.errors import TelepathyError
 from telepathy.files import write_csv
-
-COLUMNS = [
-    "statistic",
-    "task",
-    "method",
-    "soft_tokens",
-    "seed",
-    "versus",
-    "versus_soft_tokens",
-    "n",
-    "seeds",
-    "estimate",
-    "low",
-    "high",
-    "p_value",
-    "p_adjusted",
-    "family",
-    "significant",
-    "note",
-]
-ORDER = [
-    "majority",
-    "accuracy_run",
-    "accuracy",
-    "spread",
-    "difference",
-    "mcnemar",
-    "equivalence",
-    "detectable",
-    "trend",
-]
-"""What a row can be, in the order of the file."""
 
 Row = dict[str, Any]
 

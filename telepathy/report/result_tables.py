@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from telepathy.analysis.claims import NOT_TESTED, VERDICTS
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import write_csv
 from telepathy.report.tables import Cell, Head, Table, number
 
@@ -92,7 +93,7 @@ def write_token_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    frame = token_rows(pd.read_csv(statistics))
+    frame = token_rows(read_statistics(statistics))
     heads = [Head("Task"), Head("Method"), *map(number, ("k", "n", "Seeds", "Accuracy", "95 % interval", "p (Holm)"))]
     rows = [_token_cells(row, tasks, methods) for row in _records(frame)]
     write_csv(csv, frame)
@@ -114,7 +115,7 @@ def comparison_rows(statistics: pd.DataFrame) -> pd.DataFrame:
         ``p_adjusted``, ``significant``, ``mcnemar_significant`` and ``mcnemar_seeds`` (matched seeds, and those whose
         exact test is significant), ``equivalent``, ``detectable`` and ``note``.
     """
-    declared = statistics[~statistics["family"].fillna("").str.startswith("best of ")]
+    declared = statistics[~statistics["family"].str.startswith("best of ")]
     columns = ["n", "seeds", "estimate", "low", "high", "p_adjusted", "significant", "note"]
     table = _of(declared, "difference")[[*PAIR, *columns]].rename(columns={"estimate": "difference"})
     tests = _of(declared, "mcnemar").assign(significant=lambda rows: rows["significant"].eq(True))
@@ -152,7 +153,7 @@ def write_statistics_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    frame = comparison_rows(pd.read_csv(statistics))
+    frame = comparison_rows(read_statistics(statistics))
     numbers = ("n", "Seeds", "Points", "95 % interval", "p (Holm)", "McNemar", "Equal", "Detectable")
     heads = [Head("Task", wide(0.13)), Head("Difference", wide(0.28)), *map(number, numbers)]
     rows = [_comparison_cells(row, tasks, methods) for row in _records(frame)]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import atomic_path, write_csv
 from telepathy.report.latex import render
 
@@ -171,7 +172,7 @@ def write_accuracy_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    found = pd.read_csv(statistics)
+    found = read_statistics(statistics)
     table = accuracy_table(pd.read_csv(summary), tasks, methods, best_runs(found, name))
     shown = {task: text for task, text in tasks.items() if task in set(table["task"])}
     heads = [Head("Method"), number("k"), *(number(text) for text in shown.values())]

@@ -5,7 +5,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from telepathy.analysis.comparisons import comparisons_of, statistics_settings
-from telepathy.analysis.statistics import COLUMNS, compute_statistics
+from telepathy.analysis.rows import COLUMNS
+from telepathy.analysis.statistics import compute_statistics
 from telepathy.config import check_config
 from telepathy.errors import TelepathyError
 from telepathy.files import write_parquet
