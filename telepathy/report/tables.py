@@ -70,6 +70,11 @@ def number(text: str) -> Head:
     return Head(text, "r", number=True)
 
 
+def wide(share: float) -> str:
+    """LaTeX column of running text that takes a share of the line."""
+    return rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
+
+
 def accuracy_table(
     summary: pd.DataFrame,
     tasks: Mapping[str, str],
@@ -175,7 +180,7 @@ def write_accuracy_table(
     found = read_statistics(statistics)
     table = accuracy_table(pd.read_csv(summary), tasks, methods, best_runs(found, name))
     shown = {task: text for task, text in tasks.items() if task in set(table["task"])}
-    heads = [Head("Method"), number("k"), *(number(text) for text in shown.values())]
+    heads = [Head("Method", wide(0.3)), number("k"), *(number(text) for text in shown.values())]
     rows = [
         [Cell(row["title"]), Cell(str(row["k"] or "--")), *map(Cell, row["cells"], row["best"])]
         for row in cells(table, shown)
