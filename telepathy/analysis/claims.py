@@ -31,6 +31,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import write_csv
 
 FOLDER = Path(__file__).parent
@@ -150,7 +151,7 @@ def score_claims(
         The table; accuracies in percent, differences in points, latencies in milliseconds.
     """
     evidence = Evidence(
-        statistics=pd.read_csv(statistics),
+        statistics=read_statistics(statistics),
         latency=None if latency is None else pd.read_csv(latency),
         tasks=_preferred(tasks),
         soft_tokens=soft_tokens,
@@ -203,14 +204,14 @@ def _published_std(claim: Claim) -> float | None:
     runs = runs[(runs["dataset"] == claim.get("task")) & (runs["method"] == claim["method"])]
     if "soft_tokens" in claim:
         runs = runs[runs["soft_tokens"] == claim["soft_tokens"]]
-    if claim["metric"] != "accuracy" or len(runs) < 2:
+    if claim["metric"] != "accuracy" or runs["correct"].nunique() < 2:
         return None
     return round(float((100 * runs["correct"] / runs["total"]).std(ddof=1)), 1)
 
 
 def _sentence(claim: Claim) -> str:
     if "statement" in claim:
-        return claim["statement"]
+        return f"{claim['statement'].rstrip('.')} ({claim['task']})." if "task" in claim else claim["statement"]
     what = claim["method"].replace("_", " ")
     what += f" with {claim['soft_tokens']} soft tokens" if "soft_tokens" in claim else ""
     what += f" against {claim['versus'].replace('_', ' ')}" if "versus" in claim else ""

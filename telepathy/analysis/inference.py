@@ -17,7 +17,6 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 ALPHA = 0.05
@@ -170,15 +169,14 @@ def equivalence(found: Estimate, margin: float) -> float:
 
 
 def detectable(found: Estimate) -> float:
-    """Smallest true difference that a test at 5 % finds with 80 % power, given the error and its freedom.
+    """Smallest true difference that a two-sided test at 5 % finds with 80 % power (Bloom 1995).
 
-    In the unit of the estimate; not a number where nothing varies.
+    In the unit of the estimate, from its error and degrees of freedom; not a number where nothing varies.
     """
     if found.error == 0:
         return float("nan")
-    nobs = float(found.df) + 1
-    effect = TTestPower().solve_power(nobs=nobs, alpha=ALPHA, power=POWER, alternative="two-sided")
-    return float(effect * np.sqrt(nobs) * found.error)
+    errors = stats.t.ppf(1 - ALPHA / 2, found.df) + stats.t.ppf(POWER, found.df)
+    return float(errors * found.error)
 
 
 def slope(right: np.ndarray, counts: Sequence[int]) -> np.ndarray:

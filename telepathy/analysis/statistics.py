@@ -10,40 +10,9 @@ import pandas as pd
 
 from telepathy.analysis import inference
 from telepathy.analysis.inference import Estimate, two_level_bootstrap
+from telepathy.analysis.rows import COLUMNS, ORDER
 from telepathy.errors import TelepathyError
 from telepathy.files import write_csv
-
-COLUMNS = [
-    "statistic",
-    "task",
-    "method",
-    "soft_tokens",
-    "seed",
-    "versus",
-    "versus_soft_tokens",
-    "n",
-    "seeds",
-    "estimate",
-    "low",
-    "high",
-    "p_value",
-    "p_adjusted",
-    "family",
-    "significant",
-    "note",
-]
-ORDER = [
-    "majority",
-    "accuracy_run",
-    "accuracy",
-    "spread",
-    "difference",
-    "mcnemar",
-    "equivalence",
-    "detectable",
-    "trend",
-]
-"""What a row can be, in the order of the file."""
 
 Row = dict[str, Any]
 
@@ -308,6 +277,7 @@ def _trends(study: Study, draws: int) -> list[Row]:
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     """Holm within each statistic and family, then the order and the digits of the file."""
+    table = table.astype(dict.fromkeys(("estimate", "low", "high", "p_value"), float))
     tested = table[table["p_value"].notna()]
     families = tested.groupby(["statistic", "family"])["p_value"]
     table["p_adjusted"] = families.transform(lambda p_values: inference.holm(p_values.to_numpy(dtype=float)))
@@ -319,8 +289,8 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("soft_tokens", "seed", "versus_soft_tokens", "n", "seeds"):
         table[name] = table[name].astype("Int64")
     for name in ("estimate", "low", "high"):
-        table[name] = table[name].astype(float).round(4) + 0.0  # no negative zero
+        table[name] = table[name].round(4) + 0.0  # no negative zero
     for name in ("p_value", "p_adjusted"):
-        table[name] = table[name].map(lambda p: np.nan if pd.isna(p) else float(f"{p:.4g}")).astype(float)
+        table[name] = table[name].map(lambda p: float(f"{p:.4g}"))
     table["note"] = table["note"].replace("", np.nan)
     return table.reset_index(drop=True)

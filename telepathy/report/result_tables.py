@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from telepathy.analysis.claims import NOT_TESTED, VERDICTS
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import write_csv
-from telepathy.report.tables import Cell, Head, Table, number
+from telepathy.report.tables import Cell, Head, Table, number, wide
 
 Row = dict[str, Any]
 PAIR = ["task", "method", "soft_tokens", "versus", "versus_soft_tokens", "family"]
@@ -92,8 +93,12 @@ def write_token_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    frame = token_rows(pd.read_csv(statistics))
-    heads = [Head("Task"), Head("Method"), *map(number, ("k", "n", "Seeds", "Accuracy", "95 % interval", "p (Holm)"))]
+    frame = token_rows(read_statistics(statistics))
+    heads = [
+        Head("Task", wide(0.18)),
+        Head("Method", wide(0.25)),
+        *map(number, ("k", "n", "Seeds", "Accuracy", "95 % interval", "p (Holm)")),
+    ]
     rows = [_token_cells(row, tasks, methods) for row in _records(frame)]
     write_csv(csv, frame)
     Table(name=name, caption=TOKENS, heads=heads, rows=rows, long=True).write(tex, html)
@@ -114,7 +119,7 @@ def comparison_rows(statistics: pd.DataFrame) -> pd.DataFrame:
         ``p_adjusted``, ``significant``, ``mcnemar_significant`` and ``mcnemar_seeds`` (matched seeds, and those whose
         exact test is significant), ``equivalent``, ``detectable`` and ``note``.
     """
-    declared = statistics[~statistics["family"].fillna("").str.startswith("best of ")]
+    declared = statistics[~statistics["family"].str.startswith("best of ")]
     columns = ["n", "seeds", "estimate", "low", "high", "p_adjusted", "significant", "note"]
     table = _of(declared, "difference")[[*PAIR, *columns]].rename(columns={"estimate": "difference"})
     tests = _of(declared, "mcnemar").assign(significant=lambda rows: rows["significant"].eq(True))
@@ -152,9 +157,9 @@ def write_statistics_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    frame = comparison_rows(pd.read_csv(statistics))
+    frame = comparison_rows(read_statistics(statistics))
     numbers = ("n", "Seeds", "Points", "95 % interval", "p (Holm)", "McNemar", "Equal", "Detectable")
-    heads = [Head("Task", wide(0.13)), Head("Difference", wide(0.28)), *map(number, numbers)]
+    heads = [Head("Task", wide(0.11)), Head("Difference", wide(0.22)), *map(number, numbers)]
     rows = [_comparison_cells(row, tasks, methods) for row in _records(frame)]
     families = ", ".join(dict.fromkeys(frame["family"])) or "none was declared"
     caption = COMPARISONS.format(families=families, margin=margin)
@@ -162,14 +167,10 @@ def write_statistics_table(
     Table(name=name, caption=caption, heads=heads, rows=rows, long=True).write(tex, html)
 
 
-def wide(share: float) -> str:
-    """LaTeX column of running text that takes a share of the line."""
-    return rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
-
-
 def _comparison_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, str]) -> list[Cell]:
     names = [methods.get(row[side], row[side]) for side in ("method", "versus")]
-    exact = "--" if pd.isna(row["mcnemar_seeds"]) else f"{row['mcnemar_significant']} of {row['mcnemar_seeds']}"
+    tested = not pd.isna(row["mcnemar_seeds"])
+    exact = f"{row['mcnemar_significant']} of {row['mcnemar_seeds']}" if tested else "--"
     equal = {True: "yes", False: "no"}.get(row["equivalent"], "--")
     texts = [tasks.get(row["task"], row["task"]), " minus ".join(names), f"{row['n']:.0f}", f"{row['seeds']:.0f}"]
     texts += [_number(row["difference"]), _range(row), _p(row["p_adjusted"]), exact, equal, _number(row["detectable"])]
@@ -179,7 +180,7 @@ def _comparison_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, 
 def write_claims_table(
     claims: str | Path, margin: float, name: str, tex: str | Path, csv: str | Path, html: str | Path
 ) -> None:
-    """Write the scorecard: the claims that were tested first, then those that were not, and why.
+    """Write the scorecard: the claims that were tested first, then those that were not, together by reason.
 
     Args:
         claims: path of ``claims.csv``.
@@ -192,12 +193,14 @@ def write_claims_table(
     frame = pd.read_csv(claims)
     frame = pd.concat([frame[frame["verdict"] != NOT_TESTED], frame[frame["verdict"] == NOT_TESTED]])
     texts = ("Claim", "Published", "Here (95 %)", "As published", "Verdict", "Scale", "Why")
-    widths = (0.22, 0.08, 0.13, 0.08, 0.11, 0.08, 0.22)
+    widths = (0.2, 0.09, 0.13, 0.09, 0.11, 0.08, 0.2)
     heads = [Head(text, wide(width)) for text, width in zip(texts, widths)]
     counts = ", ".join(f"{(frame['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     caption = CLAIMS.format(counts=counts, margin=margin)
+    silent = (frame["verdict"] == NOT_TESTED) & frame["reproduced"].isna()
+    rows = [_claim_cells(row) for row in _records(frame[~silent])]
+    rows += [_silent_cells(str(reason), group) for reason, group in frame[silent].groupby("reason", sort=False)]
     write_csv(csv, frame)
-    rows = [_claim_cells(row) for row in _records(frame)]
     Table(name=name, caption=caption, heads=heads, rows=rows, long=True).write(tex, html)
 
 
@@ -208,6 +211,12 @@ def _claim_cells(row: Row) -> list[Cell]:
     texts = [f"{row['statement']}{where}", published, here, _number(row["same_protocol"])]
     texts += [row["verdict"], row["scale"], "" if pd.isna(row["reason"]) else row["reason"]]
     return [Cell(text, text in VERDICTS and text != NOT_TESTED) for text in texts]
+
+
+def _silent_cells(reason: str, claims: pd.DataFrame) -> list[Cell]:
+    """One row for all claims that the study says nothing about for one reason."""
+    texts = [", ".join(claims["id"]), *["--"] * 3, NOT_TESTED, "", reason]
+    return [Cell(text) for text in texts]
 
 
 def cost_rows(costs: pd.DataFrame, gpus: int, gpu_rules: Collection[str]) -> pd.DataFrame:

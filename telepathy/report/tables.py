@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from telepathy.analysis.rows import read_statistics
 from telepathy.files import atomic_path, write_csv
 from telepathy.report.latex import render
 
@@ -67,6 +68,11 @@ class Table:
 def number(text: str) -> Head:
     """Head of a column of numbers."""
     return Head(text, "r", number=True)
+
+
+def wide(share: float) -> str:
+    """LaTeX column of running text that takes a share of the line."""
+    return rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
 
 
 def accuracy_table(
@@ -171,10 +177,10 @@ def write_accuracy_table(
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    found = pd.read_csv(statistics)
+    found = read_statistics(statistics)
     table = accuracy_table(pd.read_csv(summary), tasks, methods, best_runs(found, name))
     shown = {task: text for task, text in tasks.items() if task in set(table["task"])}
-    heads = [Head("Method"), number("k"), *(number(text) for text in shown.values())]
+    heads = [Head("Method", wide(0.3)), number("k"), *(number(text) for text in shown.values())]
     rows = [
         [Cell(row["title"]), Cell(str(row["k"] or "--")), *map(Cell, row["cells"], row["best"])]
         for row in cells(table, shown)

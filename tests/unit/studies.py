@@ -1,6 +1,7 @@
 """Small studies whose results are written through the library, for tests of what is concluded from results."""
 
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,31 @@ def write_run(folder: Path, task: str, method: str, k: int, seed: int, right: np
 def write_study(folder: Path, runs: Mapping[tuple[str, str, int], Mapping[int, np.ndarray]]) -> list[Path]:
     """Write runs given as (task, method, k) -> seed -> right answers; return the paths of their predictions."""
     return [write_run(folder, *run, seed, right) for run, seeds in runs.items() for seed, right in seeds.items()]
+
+
+class _Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.tags, self.open = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        self.open = tag in ("th", "td") or (self.open and tag == "strong")
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag == "strong"
+
+    def handle_data(self, data):
+        if self.open:
+            self.rows[-1][-1] += data
+
+
+def read_html(text: str) -> tuple[list[list[str]], set[str]]:
+    """Rows of an HTML table as texts, and the tags that it uses."""
+    reader = _Reader()
+    reader.feed(text)
+    return reader.rows, set(reader.tags)
