@@ -80,6 +80,7 @@ rule draw_pareto:
         "../envs/telepathy.yaml"
     params:
         names=names_of,
+        task=lambda wildcards: study_of(config, wildcards.study)["benchmark"]["task"],
     script:
         "../workflow_scripts/draw_pareto.py"
 

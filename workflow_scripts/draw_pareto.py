@@ -7,6 +7,7 @@ with job_log(snakemake):
     draw_pareto(
         snakemake.input.latency,
         snakemake.input.statistics,
+        snakemake.params.task,
         snakemake.params.names,
         pdf=snakemake.output.pdf,
         svg=snakemake.output.svg,

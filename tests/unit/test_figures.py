@@ -150,16 +150,17 @@ def test_a_method_with_all_answers_wrong_is_drawn(tmp_path, drawn):
 
 
 def test_a_point_of_the_pareto_figure_is_an_arms_time_and_accuracy(study, drawn):
-    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", study.names)
+    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", study.names)
     lines = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
     points = {label: (line.get_xdata()[0], line.get_ydata()[0]) for label, line in lines.items()}
     expected = accuracies(study, "moods")
     assert points["bridge"] == (60, pytest.approx(expected["bridge", 8]))
+    assert set(points) == {"bridge", "text relay 30", "direct receiver"}
     assert points["text relay 30"] == (900, pytest.approx(expected["text_relay", 0]))
 
 
 def test_the_front_joins_the_arms_that_no_other_beats_in_both(study, drawn):
-    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", study.names)
+    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", study.names)
     front = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("no other"))
     assert front.get_xdata().tolist() == [30, 60]  # the relay is slower and worse than the bridge
 
@@ -170,7 +171,7 @@ def test_the_parts_of_a_bar_add_up_to_the_median(study, drawn):
     for bar in bars:
         place = round(bar.get_y() + bar.get_height() / 2)
         ends[place] = max(ends.get(place, 0), bar.get_x() + bar.get_width())
-    assert ends == pytest.approx({0: 30, 1: 60, 2: 900})
+    assert ends == pytest.approx({0: 30, 1: 60, 2: 900, 3: 950})
 
 
 def test_no_measured_arm_gives_a_note(study, tmp_path, drawn):

@@ -11,15 +11,8 @@ from matplotlib.ticker import LogFormatter
 from telepathy.report.figures import style
 from telepathy.report.text import Names
 
-ARMS = {
-    "bridge": "bridge",
-    "text_relay_30": "text_relay",
-    "text_relay_50": "text_relay",
-    "label_relay": "label_relay",
-    "direct_receiver": "zero_shot_receiver",
-    "direct_sender": "zero_shot_sender",
-}
-"""Arms of the benchmark and the methods whose accuracy they have."""
+ARMS = {"direct_receiver": "zero_shot_receiver", "direct_sender": "zero_shot_sender"}
+"""Arms of the benchmark that have another name than the method whose accuracy they have."""
 PARTS = {"sender_ms": "sender", "bridge_ms": "bridge", "receiver_ms": "receiver", "rest_ms": "tokenising and host"}
 HATCHES = ("", "///", "\\\\\\", "xx")
 
@@ -35,19 +28,21 @@ def _title(arm: str) -> str:
     return arm.replace("_", " ")
 
 
-def draw_pareto(latency: str | Path, statistics: str | Path, names: Names, pdf: str | Path, svg: str | Path) -> None:
+def draw_pareto(
+    latency: str | Path, statistics: str | Path, task: str, names: Names, pdf: str | Path, svg: str | Path
+) -> None:
     """Draw accuracy over latency at batch size 1, a point an arm; what no other point beats in both is joined.
 
     Args:
         latency: ``latency.csv``.
         statistics: ``statistics.csv``.
-        names: titles; the accuracies are those of the first task that has a bridge.
+        task: what was timed; the accuracies are those on its test examples.
+        names: titles of tasks.
         pdf: file to write.
         svg: file to write.
     """
     accuracy = pd.read_csv(statistics).query("statistic == 'accuracy'")
-    tasks = [task for task in names["tasks"] if ((accuracy["task"] == task) & (accuracy["method"] == "bridge")).any()]
-    points = _points(_measured(latency), accuracy[accuracy["task"].isin(tasks[:1])])
+    points = _points(_measured(latency), accuracy[accuracy["task"] == task])
     with style.drawing(pdf, svg, (0.9 * style.WIDTH, 3)) as figure:
         axes = figure.subplots()
         if points.empty:
@@ -61,7 +56,7 @@ def draw_pareto(latency: str | Path, statistics: str | Path, names: Names, pdf: 
         axes.plot(front["median_ms"], front["estimate"], color="0.6", lw=0.8, ls="--", zorder=0, label=label)
         _log_ms(axes)
         axes.set_ylabel("accuracy (percent)")
-        axes.set_title(f"{names['tasks'][tasks[0]]}, {points['device'].iloc[0]}")
+        axes.set_title(f"{names['tasks'].get(task, task)}, {points['device'].iloc[0]}")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
 
@@ -72,11 +67,14 @@ def _point(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
 
 
 def _points(measured: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
-    measured = measured.assign(method=measured["arm"].map(ARMS))
+    # A relay whose length is fixed answers no better than one that stops by itself.
+    measured = measured[~measured["arm"].str.endswith("_fixed")]
+    methods = measured["arm"].str.replace(r"^text_relay_\d+$", "text_relay", regex=True).replace(ARMS)
     columns = ["method", "soft_tokens", "estimate", "low", "high"]
     # Where a method ran with several token counts, the smallest is the study's own.
     least = accuracy.sort_values("soft_tokens").drop_duplicates("method")[columns]
-    return measured.merge(least, on="method").sort_values(["median_ms", "arm"], ignore_index=True)
+    found = measured.assign(method=methods).merge(least, on="method")
+    return found.sort_values(["median_ms", "arm"], ignore_index=True)
 
 
 def _log_ms(axes: Axes) -> None:
