@@ -18,10 +18,16 @@ include: "rules/encode.smk"
 include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
+include: "rules/own.smk"
 include: "rules/benchmark_inputs.smk"
 include: "rules/benchmarks.smk"
-include: "rules/own.smk"
+include: "rules/statistics.smk"
 include: "rules/report.smk"
+include: "rules/tables.smk"
+include: "rules/pictures.smk"
+include: "rules/figures.smk"
+include: "rules/inspection.smk"
+include: "rules/documents.smk"
 include: "rules/export.smk"
 
 
@@ -37,3 +43,4 @@ rule all:
     default_target: True
     input:
         study_targets(config["study"]),
+        documents_of(config["study"]),

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from telepathy.errors import TelepathyError
+from telepathy.report.document import PACKAGES
+from telepathy.report.facts import scorecard
 from telepathy.report.markdown import markdown
 from telepathy.report.tables import cells
 
@@ -17,7 +19,7 @@ MARKS = ("<!-- demo:", "<!-- end of demo -->")
 
 
 def show(folder: Path, console: Console) -> None:
-    """Print the classification table and the costs of a study.
+    """Print the classification table, the costs and the verdicts of a study, and which files to open.
 
     Raises:
         TelepathyError: if the study has no table yet.
@@ -38,6 +40,20 @@ def show(folder: Path, console: Console) -> None:
         seconds = pd.read_csv(costs)["seconds"].sum()
         console.print(f"Jobs took {seconds / 60:.1f} minutes of machine time; by rule: {costs}")
     console.print(f"Results: {folder}/summary.csv, {folder}/tables/, {folder}/runs/")
+    _say_what_to_open(folder, console)
+
+
+def _say_what_to_open(folder: Path, console: Console) -> None:
+    claims, page, paper = (folder / name for name in ("claims.csv", "report.html", "paper.pdf"))
+    if claims.is_file():
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in scorecard(pd.read_csv(claims)).items())
+        console.print(f"Claims of the publication: {counts}")
+    if page.is_file():
+        console.print(f"Open in a browser: {page}")
+    if paper.is_file():
+        console.print(f"To print: {paper}")
+    elif page.is_file():
+        console.print(f"{paper} needs LaTeX: apt-get install {PACKAGES}, then .venv/bin/snakemake --cores all {paper}")
 
 
 def insert(folder: Path, document: Path, console: Console) -> None:

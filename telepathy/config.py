@@ -53,6 +53,9 @@ def check_config(config: Config) -> None:
         benchmark = study.get("benchmark", {})
         _known(f"studies.{name}.benchmark", filter(None, [benchmark.get("task")]), study["tasks"], "task of the study")
         _known(f"studies.{name}.benchmark", [benchmark.get("method", "bridge")], config["methods"], "method")
+        for block in study.get("comparisons", []):
+            named = [block["method"], *block.get("versus", [])]
+            _known(f"studies.{name}.comparisons", named, config["methods"], "method")
         for settings in [study.get("settings", {}), *(task.get("settings", {}) for task in study["tasks"].values())]:
             _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
     for method in config["methods"]:

@@ -1,0 +1,1 @@
+"""Figures, a module a kind; each reads files of results and writes one picture as PDF and as SVG."""
