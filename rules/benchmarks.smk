@@ -30,13 +30,15 @@ rule render_speed_table:
     input:
         latency="results/{study}/latency.csv",
         library=library_sources("render_speed_table"),
-        templates=in_project("telepathy/report/templates/speed.tex.jinja"),
+        templates=TEMPLATES,
     output:
-        report(
+        tex=report(
             "results/{study}/tables/table4_speed.tex",
             category="{study}",
             labels={"file": "table4_speed"},
         ),
+        csv="results/{study}/tables/table4_speed.csv",
+        html="results/{study}/tables/table4_speed.html",
     log:
         "logs/{study}/render_speed_table.log",
     conda:

@@ -108,11 +108,9 @@ def train_bridge(
     started = time.perf_counter()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
-    aligned = []
-    if settings["alignment_steps"] and data.task.labels:
-        before = None if checkpoints is None else Path(checkpoints) / "alignment"
-        aligned = fit(AlignmentLearner(learner, embeddings), _alignment(settings), seed, identity, before, say)
-    history = fit(learner, TrainingConfig(**take(TrainingConfig, settings)), seed, identity, checkpoints, say)
+    aligned = _align(learner, embeddings, settings, seed, identity, checkpoints)
+    config = TrainingConfig(**take(TrainingConfig, settings), score_start=bool(aligned))
+    history = fit(learner, config, seed, identity, checkpoints, say)
     seconds = time.perf_counter() - started
     bridge.save_pretrained(
         target,
@@ -133,10 +131,22 @@ def train_bridge(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _alignment(settings: Mapping[str, Any]) -> TrainingConfig:
+def _align(
+    learner: BridgeLearner,
+    embeddings: Tensor,
+    settings: Mapping[str, Any],
+    seed: int,
+    identity: Any,
+    checkpoints: str | Path | None,
+) -> list[dict[str, float]]:
+    """Train on label words alone, where there are any; returns the history, empty if there was nothing to do."""
+    if not settings["alignment_steps"] or learner.labels is None:
+        return []
     names = {"steps": "alignment_steps", "batch_size": "alignment_batch_size", "learning_rate": "alignment_rate"}
     own = {key: settings[name] for key, name in names.items()}
-    return TrainingConfig(**{**take(TrainingConfig, settings), **own, "keep": "best"})
+    config = TrainingConfig(**{**take(TrainingConfig, settings), **own, "keep": "best"})
+    folder = None if checkpoints is None else Path(checkpoints) / "alignment"
+    return fit(AlignmentLearner(learner, embeddings), config, seed, identity, folder, say)
 
 
 def _index(data: BridgeData) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class TrainingConfig:
         evaluations: how often dev is scored, evenly spread; the last is at the last step.
         keep: ``best`` keeps the weights of the best dev accuracy, ``last`` those of the last step.
         checkpoint_every: steps between checkpoints; 0 for none.
+        score_start: dev is scored before the first step too, because the weights at the start are already trained.
     """
 
     steps: int
@@ -44,6 +45,7 @@ class TrainingConfig:
     evaluations: int = 4
     keep: str = "best"
     checkpoint_every: int = 100
+    score_start: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluations"):
@@ -71,8 +73,9 @@ class TrainingConfig:
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.steps - rising)))
 
     def evaluation_steps(self) -> set[int]:
-        """Steps (1-based) after which dev is scored."""
-        return {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
+        """Steps (1-based) after which dev is scored; 0 stands for the start."""
+        steps = {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
+        return steps | {0} if self.score_start else steps
 
 
 class Learner(Protocol):
@@ -133,7 +136,7 @@ def fit(
 
     Returns:
         One record an evaluation: ``step``, ``train_loss`` (mean since the last), ``gradient_norm``
-        (largest since the last), ``learning_rate`` and the learner's dev metrics.
+        (largest since the last; both absent at the start), ``learning_rate`` and the learner's dev metrics.
 
     Raises:
         TelepathyError: if the loss or its gradient is not finite, with step, rate and gradient norm; or
@@ -245,7 +248,7 @@ def _score_if_due(
     if step not in config.evaluation_steps() or step in scored:
         return
     with interruption.at_once():
-        _record(learner, state, step, config.learning_rate * config.rate(step - 1))
+        _record(learner, state, step, config.learning_rate * config.rate(step - 1) if step else 0.0)
     if progress is not None:
         progress(state["history"][-1])
 
@@ -257,7 +260,9 @@ def _record(learner: Learner, state: dict[str, Any], step: int, rate: float) -> 
     module.train()
     losses, norms = state.pop("losses"), state.pop("norms")
     state["losses"], state["norms"] = [], []
-    record = {"step": step, "train_loss": sum(losses) / len(losses), "gradient_norm": max(norms), "learning_rate": rate}
+    record: dict[str, float] = {"step": step, "learning_rate": rate}
+    if losses:  # none at the start
+        record |= {"train_loss": sum(losses) / len(losses), "gradient_norm": max(norms)}
     state["history"].append({**record, **metrics})
     best = max((entry["accuracy"], -entry["loss"]) for entry in state["history"])
     if (metrics["accuracy"], -metrics["loss"]) == best:

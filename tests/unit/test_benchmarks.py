@@ -236,10 +236,11 @@ def test_the_latency_table_has_a_row_an_arm_protocol_and_batch(model, data, task
     assert 0 < bridge["sender_ms"] + bridge["bridge_ms"] + bridge["receiver_ms"] <= bridge["p95_ms"]
     assert (table["low_ms"] <= table["median_ms"]).all() and (table["median_ms"] <= table["high_ms"]).all()
     np.testing.assert_allclose(table["examples_per_s"], 1e3 * table["batch_size"] / table["median_ms"], rtol=0.01)
-    write_speed_table(tmp_path / "latency.csv", "A study & more", tmp_path / "table.tex")
+    files = {ending: tmp_path / f"table.{ending}" for ending in ("tex", "csv", "html")}
+    write_speed_table(tmp_path / "latency.csv", "A study & more", "table4_speed", **files)
     text = (tmp_path / "table.tex").read_text()
     assert f"{bridge['median_ms']:.1f}" in text and r"A study \& more" in text
-    assert text.count(r"\\") == len(table) + 1
+    assert len(pd.read_csv(files["csv"])) == files["html"].read_text().count("<tr>") - 1 == len(table)
 
 
 def test_arms_have_titles():

@@ -14,6 +14,7 @@ from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
+from telepathy.training.alignment import SHARPNESS, AlignmentLearner
 from telepathy.training.bridge import (
     BridgeLearner,
     ReceiverSide,
@@ -296,6 +297,72 @@ def test_every_parameter_of_the_bridge_gets_a_gradient(data, lm, loss):
 def test_no_parameter_of_the_receiver_gets_a_gradient(data, lm):
     learner(data, lm).loss([0, 1, 2]).backward()
     assert [name for name, value in lm.model.named_parameters() if value.grad is not None] == []
+
+
+def pointed(learning, lm, split, row):
+    """Mean cosine of each soft token, seen from the mean embedding, with the label's token of its place; by hand."""
+    states = {"train": learning.states, "dev": learning.dev_states}[split]
+    mean = lm.model.get_input_embeddings().weight.mean(0)
+    with torch.no_grad():
+        soft = learning.bridge(*states.batch([row]))[0]
+    found = []
+    for name in learning.labels.names:
+        tokens = lm.token_ids(f" {name}")
+        cosines = [
+            F.cosine_similarity(vector - mean, lm.embed(torch.tensor(tokens[place % len(tokens)])) - mean, dim=0)
+            for place, vector in enumerate(soft)
+        ]
+        found.append(sum(cosines) / len(cosines))
+    return torch.stack(found)
+
+
+def aligning(data, lm):
+    learning = learner(data, lm)
+    return learning, AlignmentLearner(learning, lm.model.get_input_embeddings().weight.detach())
+
+
+def test_alignment_is_a_choice_between_labels_by_cosine(data, lm):
+    (learning, alignment), rows = aligning(data, lm), [5, 0, 7]
+    gold = torch.tensor([data.task.label_names.index(name) for name in data.frame("train")["label"].iloc[rows]])
+    scores = torch.stack([pointed(learning, lm, "train", row) for row in rows])
+    assert alignment.loss(rows).item() == pytest.approx(F.cross_entropy(SHARPNESS * scores, gold).item(), rel=1e-4)
+
+
+def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
+    learning, alignment = aligning(data, lm)
+    gold = torch.tensor([data.task.label_names.index(name) for name in data.frame("dev")["label"]])
+    scores = torch.stack([pointed(learning, lm, "dev", row) for row in range(len(gold))])
+    metrics = alignment.evaluate()
+    assert metrics["accuracy"] == pytest.approx((scores.argmax(1) == gold).float().mean().item())
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(SHARPNESS * scores, gold).item(), rel=1e-4)
+
+
+def test_alignment_runs_no_receiver(data, lm):
+    _, alignment = aligning(data, lm)
+    ran = []
+    hook = lm.model.base_model.register_forward_hook(lambda *_: ran.append(1))
+    alignment.loss([0, 1]).backward()
+    alignment.evaluate()
+    hook.remove()
+    assert not ran
+
+
+def test_a_bridge_that_training_would_spoil_stays_as_alignment_left_it(data, lms, tmp_path, deterministic):
+    folders = []
+    for steps, rate in ((1, 1e-9), (3, 30.0)):
+        folders.append(tmp_path / f"after {steps}")
+        changes = {"steps": steps, "learning_rate": rate, "alignment_rate": 0.01}
+        train_bridge(data, lms["gpt2"], settings(**changes), k=2, seed=1, target=folders[-1])
+    assert history(folders[1])[0]["step"] == 0
+    assert history(folders[1])[0]["accuracy"] > history(folders[1])[-1]["accuracy"]
+    kept, spoilt = (load_file(folder / "model.safetensors") for folder in folders)
+    torch.testing.assert_close(kept["leave.weight"], spoilt["leave.weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_task_without_labels_and_settings_without_steps_have_no_alignment(data, lms, tmp_path, deterministic):
+    train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
+    content = json.loads((tmp_path / "none/training.json").read_text())
+    assert content["alignment"] == [] and content["history"][0]["step"] > 0
 
 
 def history(folder):
