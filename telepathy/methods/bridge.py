@@ -109,8 +109,8 @@ def train_bridge(
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
     aligned = _align(learner, embeddings, settings, seed, identity, checkpoints)
-    config = TrainingConfig(**take(TrainingConfig, settings), score_start=bool(aligned))
-    history = fit(learner, config, seed, identity, checkpoints, say)
+    config = TrainingConfig(**take(TrainingConfig, settings))
+    history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned))
     seconds = time.perf_counter() - started
     bridge.save_pretrained(
         target,

@@ -1,7 +1,7 @@
 """The loop: AdamW, warm-up then cosine, selection on dev, exact resume."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,6 @@ class TrainingConfig:
         evaluations: how often dev is scored, evenly spread; the last is at the last step.
         keep: ``best`` keeps the weights of the best dev accuracy, ``last`` those of the last step.
         checkpoint_every: steps between checkpoints; 0 for none.
-        score_start: dev is scored before the first step too, because the weights at the start are already trained.
     """
 
     steps: int
@@ -45,7 +44,6 @@ class TrainingConfig:
     evaluations: int = 4
     keep: str = "best"
     checkpoint_every: int = 100
-    score_start: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluations"):
@@ -73,9 +71,8 @@ class TrainingConfig:
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.steps - rising)))
 
     def evaluation_steps(self) -> set[int]:
-        """Steps (1-based) after which dev is scored; 0 stands for the start."""
-        steps = {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
-        return steps | {0} if self.score_start else steps
+        """Steps (1-based) after which dev is scored."""
+        return {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
 
 
 class Learner(Protocol):
@@ -123,6 +120,7 @@ def fit(
     identity: Any = None,
     checkpoints: str | Path | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
+    score_start: bool = False,
 ) -> list[dict[str, float]]:
     """Train, leave the chosen weights in the learner and return the history.
 
@@ -133,6 +131,7 @@ def fit(
         identity: what the run is (JSON); a checkpoint of another identity is refused.
         checkpoints: folder for checkpoints, outside any declared output; None for none.
         progress: called with each history record.
+        score_start: score dev before the first step too, because the weights are trained already.
 
     Returns:
         One record an evaluation: ``step``, ``train_loss`` (mean since the last), ``gradient_norm``
@@ -156,9 +155,10 @@ def fit(
     }
     if checkpoints is not None:
         state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
+    due = config.evaluation_steps() | ({0} if score_start else set())
     with Interruption() as interruption:
         for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
-            _score_if_due(learner, config, state, interruption, progress)
+            _score_if_due(learner, config, due, state, interruption, progress)
             rate = config.learning_rate * config.rate(step)
             loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate, state)
             state["losses"].append(loss)
@@ -168,7 +168,7 @@ def fit(
                 save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
             if interruption.asked:
                 interruption.stop()
-        _score_if_due(learner, config, state, interruption, progress)
+        _score_if_due(learner, config, due, state, interruption, progress)
     if config.keep == "best" and state["best"] is not None:
         module.load_state_dict(state["best"], strict=False)
     return state["history"]
@@ -239,13 +239,14 @@ def _checkpoint_due(config: TrainingConfig, step: int, interruption: Interruptio
 def _score_if_due(
     learner: Learner,
     config: TrainingConfig,
+    due: Collection[int],
     state: dict[str, Any],
     interruption: Interruption,
     progress: Callable[[dict[str, float]], None] | None,
 ) -> None:
     """Score dev if the last step is one after which it is scored and was not yet (as in a resumed run)."""
     step, scored = state["step"], [entry["step"] for entry in state["history"]]
-    if step not in config.evaluation_steps() or step in scored:
+    if step not in due or step in scored:
         return
     with interruption.at_once():
         _record(learner, state, step, config.learning_rate * config.rate(step - 1) if step else 0.0)

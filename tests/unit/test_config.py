@@ -365,8 +365,8 @@ def test_every_default_is_a_value_that_its_key_takes():
     assert wrong == []
 
 
-# A dataclass default that is not the schema's, with the reason; none so far.
-DELIBERATE: dict[str, str] = {}
+# A dataclass default that is not the schema's, with the reason.
+DELIBERATE = {"learning_rate": "a bridge that was aligned is spoilt by the rate at which others start from nothing"}
 
 
 @pytest.mark.parametrize("cls", [BridgeConfig, ReceiverSide, TrainingConfig])

@@ -201,7 +201,7 @@ def test_the_weights_of_the_last_step_are_kept_if_asked_for():
 def test_the_start_is_scored_and_kept_if_nothing_is_better():
     learner = Regression([(0.9, 1.0), *UP_AND_DOWN[:1], (0.8, 0.1), (0.7, 0.1)])
     start = learner.module.weight.detach().clone()
-    history = fit(learner, config(keep="best", score_start=True), seed=3)
+    history = fit(learner, config(keep="best"), seed=3, score_start=True)
     assert [record["step"] for record in history] == [0, 4, 8, 12]
     assert "train_loss" not in history[0] and history[0]["learning_rate"] == 0
     assert torch.equal(learner.module.weight, start)
