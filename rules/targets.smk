@@ -48,6 +48,7 @@ def study_targets(study):
         f"results/{study}/costs.csv",
         *(f"results/{study}/tables/{table}.tex" for table in tables),
         *speed_files(study),
+        *forecast_files(study),
     ]
 
 
