@@ -1,6 +1,7 @@
 # Helpers of the benchmark rules: what is timed, with which files.
 from types import SimpleNamespace
 
+from telepathy.benchmarks.plan import planned_jobs, summed_jobs
 from telepathy.errors import TelepathyError
 
 
@@ -42,3 +43,8 @@ def whole_machine(wildcards):
 def speed_files(study, names=("latency.csv", "tables/table4_speed.tex")):
     """Files on speed, of a study that times something."""
     return [f"results/{study}/{name}" for name in names if benchmark_settings(config, study)]
+
+
+def forecast_files(study):
+    """The forecast that a rehearsal makes of another study."""
+    return [f"results/{study}/forecast.csv"] if "forecast" in study_of(config, study) else []

@@ -73,3 +73,22 @@ rule measure_speed:
         threads=threads_of,
     script:
         "../workflow_scripts/measure_speed.py"
+
+
+rule forecast_costs:
+    input:
+        metrics=lambda wildcards: results_of(wildcards.study),
+        library=library_sources("forecast_costs"),
+    output:
+        report("results/{study}/forecast.csv", category="{study}", labels={"file": "forecast"}),
+    log:
+        "logs/{study}/forecast_costs.log",
+    conda:
+        "../envs/telepathy.yaml"
+    params:
+        forecast=lambda wildcards: study_of(config, wildcards.study)["forecast"],
+        planned=lambda wildcards: summed_jobs(config, study_of(config, wildcards.study)["forecast"]),
+        rehearsed=lambda wildcards: planned_jobs(config, wildcards.study).to_dict("records"),
+        costs="results/{study}/costs",
+    script:
+        "../workflow_scripts/forecast_costs.py"

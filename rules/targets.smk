@@ -68,6 +68,7 @@ def study_targets(study):
         f"results/{study}/claims.csv",
         *(f"results/{study}/tables/{table}.tex" for table in [*tables, *result_tables(study)]),
         *speed_files(study),
+        *forecast_files(study),
     ]
 
 

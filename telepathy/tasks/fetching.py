@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from telepathy.downloads import check_sha256, hub_snapshot, package_folder, pinned_revision, unpack_package_file
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, sha256_of, write_json
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Path, pins: Path) -> None:
@@ -34,7 +37,7 @@ def fetch_data(name: str, source: Mapping[str, Any], target: Path, downloads: Pa
         for split, entry in source["files"].items():
             file = partial / split
             if "generator" in source:
-                _generate(entry, file)
+                GENERATORS[source["generator"]](entry, file)
             elif "package" in source:
                 with open(file, "wb") as into:
                     sdist = source.get("archive") == "sdist"
@@ -71,3 +74,16 @@ def _generate(settings: Mapping[str, Any], target: Path) -> None:
     examples = reasoning_gym.create_dataset(settings.pop("dataset"), **settings)
     lines = (json.dumps({"question": item["question"], "answer": item["answer"]}) for item in examples)
     target.write_text("\n".join(lines) + "\n")
+
+
+def _random_texts(settings: Mapping[str, Any], target: Path) -> None:
+    """Write texts of random letters as JSON lines, of so many tokens for a tokenizer of bytes, with random answers."""
+    rng = np.random.default_rng(settings["seed"])
+    least, most = settings["tokens"]
+    with target.open("w") as lines:
+        for _ in range(settings["size"]):
+            letters = "".join(rng.choice(list(LETTERS), size=rng.integers(least, most - 1)))
+            lines.write(json.dumps({"text": letters, "answer": str(rng.choice(settings["answers"]))}) + "\n")
+
+
+GENERATORS = {"reasoning_gym": _generate, "random_texts": _random_texts}

@@ -1,0 +1,92 @@
+"""What a study will cost, from a rehearsal of it: measured seconds an example times the examples of its jobs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from telepathy.benchmarks.plan import CPU_RULES
+from telepathy.files import read_json, write_csv
+
+COLUMNS = [
+    "study",
+    "rule",
+    "kind",
+    "jobs",
+    "examples",
+    "measured_jobs",
+    "measured_seconds",
+    "seconds_a_job",
+    "max_memory_mb",
+    "gpu_hours",
+    "device",
+    "status",
+]
+
+
+def forecast_costs(
+    study: str,
+    planned: Sequence[Mapping[str, Any]],
+    rehearsed: Sequence[Mapping[str, Any]],
+    costs: str | Path,
+    metrics: Iterable[str | Path],
+    target: str | Path,
+) -> pd.DataFrame:
+    """Forecast the GPU-hours of a study by rule and kind of method, and write ``forecast.csv``.
+
+    A rehearsal takes fewer steps and examples, so seconds are scaled by examples: the time to load
+    models is scaled with them, and the forecast errs on the long side.
+
+    Args:
+        study: the study that is forecast.
+        planned: its jobs and examples by rule and kind (`telepathy.benchmarks.plan.summed_jobs`).
+        rehearsed: every job of the rehearsal (`planned_jobs`, as records).
+        costs: folder of the rehearsal's benchmark files, ``<rule>/<job>.jsonl``.
+        metrics: ``metrics.json`` files of the rehearsal, which say what it ran on.
+        target: csv file to write.
+
+    Returns:
+        A row a rule and kind, and ``total``. ``status`` is ``measured`` where the rehearsal ran such jobs
+        on a GPU, ``no gpu`` where jobs ask for none, else ``unmeasured``: then there are no GPU-hours, and
+        the total is unmeasured too.
+    """
+    devices = {read_json(path)["provenance"]["compute"]["device"] for path in metrics}
+    device = "cuda" if "cuda" in devices else "cpu"
+    measured = _measured(rehearsed, Path(costs))
+    rows = [{"study": study, "device": device, **_row(entry, measured, device)} for entry in planned]
+    open_rows = [row for row in rows if row["status"] == "unmeasured"]
+    total: dict[str, Any] = {"study": study, "rule": "total", "kind": "", "device": device}
+    total |= {"jobs": sum(row["jobs"] for row in rows), "status": "unmeasured" if open_rows else "measured"}
+    total["gpu_hours"] = None if open_rows else sum(row["gpu_hours"] or 0.0 for row in rows)
+    table = pd.DataFrame([*rows, total]).reindex(columns=COLUMNS).round(4)
+    write_csv(target, table)
+    return table
+
+
+def _measured(rehearsed: Sequence[Mapping[str, Any]], costs: Path) -> pd.DataFrame:
+    """Seconds, memory and examples of the rehearsal's jobs that have a benchmark file."""
+    found = []
+    for job in rehearsed:
+        file = costs / job["rule"] / f"{job['job']}.jsonl"
+        if file.is_file():
+            cost = json.loads(file.read_text().splitlines()[-1])
+            found.append({**job, "seconds": float(cost["s"]), "memory": cost["max_rss"]})
+    table = pd.DataFrame(found, columns=["rule", "kind", "job", "examples", "seconds", "memory"])
+    return table.assign(memory=pd.to_numeric(table["memory"], errors="coerce"))
+
+
+def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[str, Any]:
+    mine = measured[(measured["rule"] == entry["rule"]) & (measured["kind"] == entry["kind"])]
+    row: dict[str, Any] = {**entry, "measured_jobs": len(mine), "gpu_hours": None, "status": "unmeasured"}
+    if mine.empty:
+        return row
+    seconds = float(mine["seconds"].sum())
+    row |= {"measured_seconds": seconds, "max_memory_mb": mine["memory"].max()}
+    if entry["rule"] in CPU_RULES:
+        return {**row, "status": "no gpu"}
+    if device == "cuda":
+        hours = seconds / float(mine["examples"].sum()) * entry["examples"] / 3600
+        row |= {"gpu_hours": hours, "seconds_a_job": 3600 * hours / entry["jobs"], "status": "measured"}
+    return row

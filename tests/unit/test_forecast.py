@@ -1,0 +1,116 @@
+"""A study's planned jobs and its forecast, and the command of the GPU rows at tiny size."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from telepathy.benchmarks.__main__ import main
+from telepathy.benchmarks.forecast import forecast_costs
+from telepathy.benchmarks.plan import planned_jobs, summed_jobs
+
+CONFIG = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
+
+
+@pytest.fixture
+def rehearsal(tmp_path):
+    """Benchmark files of two training jobs and a relay, and what they ran on."""
+
+    def write(device="cuda"):
+        for rule, job, seconds in (("train_bridge", "a", 20.0), ("train_bridge", "b", 40.0), ("relay_label", "c", 5.0)):
+            file = tmp_path / "costs" / rule / f"{job}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"s": seconds, "max_rss": 100 + seconds}) + "\n")
+        metrics = tmp_path / "metrics.json"
+        metrics.write_text(json.dumps({"provenance": {"compute": {"device": device}}}))
+        return tmp_path / "costs", [metrics]
+
+    return write
+
+
+REHEARSED = [
+    {"rule": "train_bridge", "kind": "bridge", "job": "a", "examples": 100},
+    {"rule": "train_bridge", "kind": "bridge", "job": "b", "examples": 200},
+    {"rule": "train_bridge", "kind": "bridge", "job": "never", "examples": 1000},
+    {"rule": "relay_label", "kind": "label_relay", "job": "c", "examples": 10},
+]
+PLANNED = [
+    {"rule": "train_bridge", "kind": "bridge", "jobs": 10, "examples": 36000},
+    {"rule": "relay_label", "kind": "label_relay", "jobs": 3, "examples": 90},
+]
+
+
+def test_a_forecast_is_seconds_an_example_times_examples(rehearsal, tmp_path):
+    costs, metrics = rehearsal()
+    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    bridge = table.loc["train_bridge"]
+    # 60 seconds for 300 examples: 36,000 take 7,200 seconds.
+    assert bridge["gpu_hours"] == pytest.approx(2.0)
+    assert bridge["seconds_a_job"] == pytest.approx(720)
+    assert (bridge["measured_jobs"], bridge["max_memory_mb"], bridge["status"]) == (2, 140, "measured")
+    assert table.loc["relay_label", "status"] == "no gpu"
+    assert table.loc["total", "gpu_hours"] == pytest.approx(2.0)
+    assert table.loc["total", "jobs"] == 13
+    assert pd.read_csv(tmp_path / "forecast.csv")["rule"].tolist() == ["train_bridge", "relay_label", "total"]
+
+
+def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_path):
+    costs, metrics = rehearsal("cpu")
+    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    assert table.loc[["train_bridge", "total"], "status"].tolist() == ["unmeasured", "unmeasured"]
+    assert table["gpu_hours"].isna().all()
+
+
+def test_a_rule_that_was_not_rehearsed_leaves_the_total_open(rehearsal, tmp_path):
+    costs, metrics = rehearsal()
+    planned = [*PLANNED, {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5}]
+    table = forecast_costs("paper", planned, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    assert table.loc["train_adapter", "status"] == "unmeasured"
+    assert np.isnan(table.loc["total", "gpu_hours"])
+
+
+def test_training_reads_the_examples_of_its_steps_and_encoding_those_of_all_splits():
+    jobs = planned_jobs(CONFIG, "smoke").set_index(["rule", "job"])["examples"]
+    assert jobs["train_bridge", "movies_bridge_k4_seed1"] == 6 * 4
+    assert jobs["evaluate_bridge", "movies_bridge_k4_seed1"] == 24
+    assert jobs["encode_task", "smollm2-135m-instruct_movies"] == 32 + 16 + 24
+    assert ("encode_task", "gemma-3-270m_movies") not in jobs
+
+
+def test_the_rehearsal_has_jobs_of_every_rule_and_kind_of_the_paper():
+    rehearsed = {(job["rule"], job["kind"]) for job in summed_jobs(CONFIG, "rehearsal")}
+    assert rehearsed >= {(job["rule"], job["kind"]) for job in summed_jobs(CONFIG, "paper")}
+    tiny = {(job["rule"], job["kind"]) for job in summed_jobs(CONFIG, "rehearsal_tiny")}
+    assert tiny == rehearsed
+
+
+def test_the_shapes_of_the_rehearsal_have_the_parameters_of_the_papers_models():
+    for name, sizes in (("random-llama-3.1-8b", (128256, 2)), ("random-mistral-7b", (32768, 2))):
+        shape = CONFIG["models"][name]["source"]["random"]
+        width, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+        kept = shape["num_key_value_heads"] * width // shape["num_attention_heads"]
+        weights = layers * (2 * width * (width + kept) + 3 * width * inner + 2 * width) + width
+        total = weights + sizes[0] * width * sizes[1]
+        assert shape["vocab_size"] == sizes[0]
+        # 8,030,261,248 and 7,248,023,552 parameters, as the models' own cards count them.
+        assert total == {"random-llama-3.1-8b": 8_030_261_248, "random-mistral-7b": 7_248_023_552}[name]
+
+
+def test_the_command_of_the_gpu_rows_runs_at_tiny_size_and_marks_what_no_gpu_measured(tmp_path, capsys):
+    assert main(["--study", "rehearsal_tiny", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    latency = pd.read_csv(tmp_path / "latency.csv")
+    assert {"bridge", "text_relay_4_fixed", "direct_receiver"} <= set(latency["arm"])
+    assert (latency["median_ms"] > 0).all()
+    speed = pd.read_csv(tmp_path / "speed.csv")
+    assert len(speed) == 4
+    assert (speed["status"] == "unmeasured").all() and speed["value"].isna().all()
+    assert "unmeasured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("study, sentence", [("demo", "has weights of its own"), ("small", "times nothing")])
+def test_a_study_that_cannot_be_measured_is_refused(tmp_path, capsys, study, sentence):
+    assert main(["--study", study, "--device", "cpu", "--out", str(tmp_path)]) == 1
+    assert sentence in capsys.readouterr().err
