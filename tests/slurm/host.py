@@ -63,9 +63,9 @@ KillWait=10
 OverTimeLimit=0
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:h100:{gpus} Feature=h100 State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=5
-PartitionName=gpu Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=5
-PartitionName=preemptible Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=cpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP PriorityTier=5
+PartitionName=gpu Nodes={host} MaxTime=1-00:00:00 State=UP PriorityTier=5
+PartitionName=preemptible Nodes={host} MaxTime=1-00:00:00 State=UP PriorityTier=1 PreemptMode=REQUEUE
 """
 
 
