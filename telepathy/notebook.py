@@ -53,22 +53,17 @@ def train(
     """
     task = task if isinstance(task, Task) else load_task(task)
     resolved = method_settings({"methods": {"bridge": {"kind": "bridge", **settings}}}, "bridge")
-    compute = choose_compute(device, dtype)
-    models = [lm if isinstance(lm, LanguageModel) else load_language_model(lm, compute) for lm in (sender, receiver)]
     with tempfile.TemporaryDirectory() as scratch:
-        data = _prepared(
-            task, models[0], resolved["sender_layer"], dict(examples or {}), Path(scratch), Path(downloads)
-        )
+        raw, cached, features = (Path(scratch) / name for name in ("raw", "task", "features"))
+        fetch_data(task.name, task.source, raw, Path(downloads), Path(scratch) / "pins")
+        cache_task(task, raw, cached)
+        compute = choose_compute(device, dtype)
+        models = [
+            lm if isinstance(lm, LanguageModel) else load_language_model(lm, compute) for lm in (sender, receiver)
+        ]
+        limits = dict(examples or {})
+        splits = {split: load_split(cached, split, limits.get(split)) for split in ("train", "dev")}
+        encode_task(models[0], task, splits, features, [layer_index(resolved["sender_layer"], models[0].depth)])
+        data = BridgeData(task=task, examples=cached, features=features, limits=limits)
         train_bridge(data, models[1], resolved, soft_tokens, seed, folder)
     return Telepathy.from_pretrained(folder, sender=models[0], receiver=models[1], task=task)
-
-
-def _prepared(
-    task: Task, sender: LanguageModel, layer: float, limits: Mapping[str, int], scratch: Path, downloads: Path
-) -> BridgeData:
-    """Fetch and split the task, and encode what training reads."""
-    fetch_data(task.name, task.source, scratch / "raw", downloads, scratch / "pins")
-    cache_task(task, scratch / "raw", scratch / "task")
-    splits = {split: load_split(scratch / "task", split, limits.get(split)) for split in ("train", "dev")}
-    encode_task(sender, task, splits, scratch / "features", [layer_index(layer, sender.depth)])
-    return BridgeData(task=task, examples=scratch / "task", features=scratch / "features", limits=limits)

@@ -130,7 +130,8 @@ def _copy_made(target: Path) -> House:
     for name in folders:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name)
-    for name in ("resources/models", "resources/raw/movies", "resources/tasks/movies"):
+    linked = ["resources/models", "resources/raw/movies", "resources/tasks/movies"]
+    for name in [*linked, "resources/downloads/vaderSentiment-2.5"]:
         shutil.copytree(ROOT / name, target / name, copy_function=_link)
         shutil.copystat(ROOT / name, target / name)
     return copied

@@ -59,7 +59,7 @@ def test_the_guide_to_an_own_task_does_what_it_says_and_an_edit_of_the_data_reru
 
 
 @pytest.mark.slow
-def test_the_guide_to_an_own_bridge_does_what_it_says_up_to_the_hub(made_copy, tmp_path):
+def test_the_guide_to_an_own_bridge_does_what_it_says_and_an_edit_of_the_plugin_reruns_its_uses(made_copy, tmp_path):
     hub = HubServer()
     try:
         home = {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "a-secret-token"}
@@ -74,18 +74,10 @@ def test_the_guide_to_an_own_bridge_does_what_it_says_up_to_the_hub(made_copy, t
         assert said in card, said
     written = [*exported.iterdir(), *made_copy.path("logs").rglob("*.log")]
     assert not [path for path in written if b"a-secret-token" in path.read_bytes()]
-
-
-@pytest.mark.slow
-def test_editing_a_plugin_reruns_what_may_use_it_and_nothing_else(made_copy):
-    for _, file, content in blocks("own_bridge"):
-        if file:
-            made_copy.path(file).write_text(content)
-    command = ("--configfile", "my_bridge_study.yaml", "--", "results/own_bridge/summary.csv")
-    made_copy.snakemake(*command)
     with made_copy.path("my_bridges.py").open("a") as plugin:
         plugin.write("\n# An edit.\n")
-    found = {rule for rule, _ in made_copy.snakemake("--dry-run", *command).jobs()}
+    command = ("--dry-run", "--configfile", "my_bridge_study.yaml", "--", "results/own_bridge/summary.csv")
+    found = {rule for rule, _ in made_copy.snakemake(*command).jobs()}
     assert {"train_bridge", "evaluate_bridge", "run_own_method"} <= found
     assert not found & {"fetch_model", "fetch_data", "cache_task", "encode_task"}
 
@@ -95,16 +87,6 @@ def test_a_plugin_that_does_not_exist_is_refused_before_any_job(house_copy):
     done = house_copy.snakemake("--dry-run", "--configfile", "mine.yaml", check=False)
     assert done.status != 0
     assert "at plugins, there is no Python file" in done.text
-
-
-@pytest.mark.slow
-def test_a_method_that_no_plugin_registers_is_refused_in_one_sentence(made_copy):
-    extra = yaml.safe_load(next(content for _, file, content in blocks("own_bridge") if file == "my_bridge_study.yaml"))
-    made_copy.path("my_bridges.py").write_text("")
-    made_copy.path("mine.yaml").write_text(yaml.safe_dump(extra))
-    target = "results/own_bridge/runs/movies/first_words/k0/seed1/metrics.json"
-    done = made_copy.snakemake("--configfile", "mine.yaml", "--", target, check=False)
-    assert "Error in rule run_own_method: No plugin registers a method 'first_words'" in done.text
 
 
 def test_the_quick_start_is_short():
