@@ -34,11 +34,11 @@ smoke: .venv/installed  ## every rule once on a handful of examples (a minute or
 # Tests of paper and page need programs that pip cannot install.
 ABSENT := $(if $(shell command -v pdftotext >/dev/null && command -v pdflatex),,latex) $(if $(shell command -v chromedriver),,browser)
 test: .venv/installed  ## run all tests
-	@[ -z "$(strip $(ABSENT))" ] || echo "Tests of $(ABSENT) are left out: apt-get install texlive-latex-extra lmodern poppler-utils chromium-driver"
+	@[ -z "$(strip $(ABSENT))" ] || echo "Tests of $(ABSENT) are left out: apt-get install texlive-latex-recommended texlive-fonts-recommended lmodern poppler-utils chromium-driver"
 	.venv/bin/python -m pytest -m "$(if $(strip $(ABSENT)),not ($(subst $(eval ) , or ,$(strip $(ABSENT)))),latex or not latex)"
 
-test-fast: .venv/installed  ## run the tests that need no real models and no LaTeX
-	.venv/bin/python -m pytest -m "not slow and not demo and not latex"
+test-fast: .venv/installed  ## run the tests that need no real models, no LaTeX and no browser
+	.venv/bin/python -m pytest -m "not slow and not demo and not latex and not browser"
 
 paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
 	$(SNAKEMAKE) --dry-run --quiet rules

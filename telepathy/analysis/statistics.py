@@ -1,6 +1,6 @@
 """``statistics.csv`` of a study: every number that its tables, figures and claims rest on, from predictions alone."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from telepathy.analysis import inference
-from telepathy.analysis.inference import Estimate, two_level_bootstrap
+from telepathy.analysis import estimates
+from telepathy.analysis.estimates import Estimate, two_level_bootstrap
 from telepathy.analysis.rows import COLUMNS, ORDER
 from telepathy.errors import TelepathyError
 from telepathy.files import write_csv
@@ -110,7 +110,7 @@ def compute_statistics(
         pair = _pair(study, first, second, family, draws)
         rows += [_difference(pair), *_details(pair, margin)]
     rows += _bests(study, columns, draws)
-    table = _adjusted(pd.DataFrame(rows).reindex(columns=COLUMNS))
+    table = _rounded(_adjusted(pd.DataFrame(rows).reindex(columns=COLUMNS)))
     write_csv(target, table)
     return table
 
@@ -136,7 +136,7 @@ def _runs(study: Study) -> list[Row]:
     rows = []
     for method, answers in study.answers.items():
         for seed, right in answers.right.items():
-            low, high = inference.wilson(right.sum(), len(right))
+            low, high = estimates.wilson(right.sum(), len(right))
             shares = {"estimate": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
             rows.append(_row("accuracy_run", method, len(right), seed=seed, seeds=1, **shares, note=_extreme(right)))
     return rows
@@ -147,7 +147,7 @@ def _means(study: Study, draws: int) -> list[Row]:
     for method, answers in study.answers.items():
         right = answers.stacked()
         seeds, n = right.shape
-        share, low, high = inference.mean_share(right, draws)
+        share, low, high = estimates.mean_share(right, draws)
         values = {"estimate": 100 * share, "low": 100 * low, "high": 100 * high}
         note = _notes(_extreme(right), _one_seed([answers], seeds))
         rows.append(_row("accuracy", method, n, seeds=seeds, **values, note=note))
@@ -190,11 +190,11 @@ class Pair:
 def _pair(study: Study, first: Method, second: Method, family: str, draws: int) -> Pair:
     sides = study.answers[first], study.answers[second]
     seeds = _shared(*sides)
-    right = [side.stacked(seeds or None)[: len(seeds) or None].astype(bool) for side in sides]
     if not seeds:
         unknown = np.array(np.nan)
-        nothing = Estimate(mean=unknown, error=unknown, df=unknown, n=right[0].shape[1])
+        nothing = Estimate(mean=unknown, error=unknown, df=unknown, n=sides[0].stacked().shape[1])
         return Pair(first, second, family, seeds, [], nothing, "no seed in common: not compared")
+    right = [side.stacked(seeds) for side in sides]
     found = two_level_bootstrap(100 * (right[0].astype(float) - right[1]), draws)
     left = {*sides[0].right, *sides[1].right} - {*seeds, 0}
     some = f"over the seeds that both have ({', '.join(map(str, seeds))})" if left else ""
@@ -217,18 +217,18 @@ def _details(pair: Pair, margin: float) -> list[Row]:
     if not pair.seeds:
         return []
     found, flat = pair.found, _degenerate(pair.found)
-    low, high = found.interval(1 - 2 * inference.ALPHA)
+    low, high = found.interval(1 - 2 * estimates.ALPHA)
     bounds = {"low": low, "high": high} if found.error else {}
-    p_value, note = inference.equivalence(found, margin), _notes(f"margin {margin:g} points, 90 % interval", flat)
+    p_value, note = estimates.equivalence(found, margin), _notes(f"margin {margin:g} points, 90 % interval", flat)
     equal = pair.row("equivalence", estimate=found.mean, **bounds, p_value=p_value, note=note)
     note = _notes("80 % power at 5 %, two-sided", flat)
-    smallest = pair.row("detectable", estimate=inference.detectable(found), note=note)
+    smallest = pair.row("detectable", estimate=estimates.detectable(found), note=note)
     return [*(_mcnemar(pair, place) for place in range(len(pair.seeds))), equal, smallest]
 
 
 def _mcnemar(pair: Pair, place: int) -> Row:
     one, other = (side[place] for side in pair.right)
-    only_first, only_second, p = inference.exact_mcnemar(one, other)
+    only_first, only_second, p = estimates.exact_mcnemar(one, other)
     counts = f"only {pair.first.method} right: {only_first}, only {pair.second.method} right: {only_second}"
     note = _notes(counts, "" if only_first + only_second else "0 disagreements")
     gap = 100 * (only_first - only_second) / len(one)
@@ -268,7 +268,7 @@ def _trends(study: Study, draws: int) -> list[Row]:
             continue
         counts = [one.soft_tokens for one in ladder]
         right = np.stack([study.answers[one].stacked(seeds) for one in ladder]).astype(float)
-        found = two_level_bootstrap(100 * inference.slope(right, counts), draws)
+        found = two_level_bootstrap(100 * estimates.slope(right, counts), draws)
         note = _notes(f"points a doubling, k = {', '.join(map(str, counts))}", _degenerate(found))
         row = _row("trend", Method(task, method, 0), found.n, seeds=len(seeds), **_tested(found), note=note)
         rows.append({**row, "soft_tokens": np.nan, "family": "trend"})
@@ -276,16 +276,19 @@ def _trends(study: Study, draws: int) -> list[Row]:
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm within each statistic and family, then the order and the digits of the file."""
+    """Holm within each statistic and family, and the order of the file."""
     table = table.astype(dict.fromkeys(("estimate", "low", "high", "p_value"), float))
-    tested = table[table["p_value"].notna()]
-    families = tested.groupby(["statistic", "family"])["p_value"]
-    table["p_adjusted"] = families.transform(lambda p_values: inference.holm(p_values.to_numpy(dtype=float)))
-    significant = table["p_adjusted"] < inference.ALPHA
+    families = table[table["p_value"].notna()].groupby(["statistic", "family"])["p_value"]
+    table["p_adjusted"] = families.transform(lambda p_values: estimates.holm(p_values.to_numpy(dtype=float)))
+    significant = table["p_adjusted"] < estimates.ALPHA
     table["significant"] = significant.astype(object).where(table["p_adjusted"].notna(), None)
-    place: Callable[[pd.Series], pd.Series] = lambda column: column.map(ORDER.index)  # noqa: E731
-    keys = ["task", "method", "soft_tokens", "versus", "versus_soft_tokens", "family", "seed"]
-    table = table.sort_values(keys, na_position="first").sort_values("statistic", key=place, kind="stable")
+    table["statistic"] = pd.Categorical(table["statistic"], ORDER, ordered=True)
+    keys = ["statistic", "task", "method", "soft_tokens", "versus", "versus_soft_tokens", "family", "seed"]
+    return table.sort_values(keys, na_position="first", ignore_index=True)
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Four digits after the point, four of a p value, whole counts."""
     for name in ("soft_tokens", "seed", "versus_soft_tokens", "n", "seeds"):
         table[name] = table[name].astype("Int64")
     for name in ("estimate", "low", "high"):
@@ -293,4 +296,4 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("p_value", "p_adjusted"):
         table[name] = table[name].map(lambda p: float(f"{p:.4g}"))
     table["note"] = table["note"].replace("", np.nan)
-    return table.reset_index(drop=True)
+    return table

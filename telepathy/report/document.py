@@ -14,7 +14,7 @@ from telepathy.files import atomic_path
 from telepathy.report.facts import About, headline, origins, scorecard
 from telepathy.report.latex import render
 
-PACKAGES = "texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern"
+PACKAGES = "texlive-latex-recommended texlive-fonts-recommended lmodern"
 """Debian's packages that compile the report."""
 CAPTIONS = Path(__file__).parent / "captions"
 

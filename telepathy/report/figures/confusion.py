@@ -1,5 +1,6 @@
 """Confusion matrices: which labels each method takes for which."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from matplotlib.axes import Axes
 from telepathy.report.figures import style
 from telepathy.report.text import Names, method_title, plain
 
+Key = tuple[str, int]
+"""Method and number of soft tokens."""
+
 NONE = "(none)"
+COLUMNS = 5
+"""Panels in a line."""
 READABLE = 12
 """Most labels whose names and numbers can be read in a panel."""
 
@@ -19,7 +25,7 @@ READABLE = 12
 def draw_confusion(
     files: Sequence[str | Path], labels: Mapping[str, Sequence[str]], names: Names, pdf: str | Path, svg: str | Path
 ) -> None:
-    """Draw one row of panels a task, one panel a main method, its seeds together.
+    """Draw lines of panels, a task after the other, one panel a main method, its seeds together.
 
     A row of a panel is a true label, a column an answer, a cell the share of the row in percent.
 
@@ -31,27 +37,29 @@ def draw_confusion(
         svg: file to write.
     """
     answers = _answers(files, labels, names)
-    tasks = [task for task in names["tasks"] if task in answers]
-    columns = max((len(answers[task]) for task in tasks), default=1)
-    heights = [_inches(labels[task]) for task in tasks] or [1.5]
-    with style.drawing(pdf, svg, (max(style.WIDTH, 1.5 * columns), 0.3 + sum(heights))) as figure:
-        panels = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
-        for row, task in zip(panels, tasks):
-            for axes, (method, k) in zip(row, sorted(answers[task], key=_order(names))):
-                _panel(axes, answers[task][method, k], labels[task])
-                axes.set_title(method_title(names, method, k).replace(" (", "\n("), fontsize=7.5)
-            for axes in row[len(answers[task]) :]:
+    lines = [line for task in names["tasks"] if task in answers for line in _lines(task, answers[task], names)]
+    heights = [_inches(labels[task]) for task, _ in lines] or [1.5]
+    with style.drawing(pdf, svg, (style.WIDTH, 0.3 + sum(heights))) as figure:
+        panels = figure.subplots(len(heights), COLUMNS, squeeze=False, height_ratios=heights)
+        for row, (task, keys) in zip(panels, lines):
+            for place, (axes, key) in enumerate(zip(row, keys)):
+                _panel(axes, answers[task][key], labels[task], first=place == 0)
+                title = textwrap.fill(method_title(names, *key), 20)
+                axes.set_title(title, fontsize=7)
+            for axes in row[len(keys) :]:
                 axes.set_axis_off()
             row[0].set_ylabel(f"{names['tasks'][task]}\ntrue label")
-            for axes in row[1 : len(answers[task])]:
-                axes.set_yticks([])
-        if not tasks:
-            style.say(panels[0, 0], "No task of this study has labels.")
+        if not lines:
+            for axes in panels[0]:
+                axes.set_axis_off()
+            style.say(panels[0, COLUMNS // 2], "No task of this study has labels.")
 
 
-def _order(names: Names):
+def _lines(task: str, answers: Mapping[Key, np.ndarray], names: Names) -> list[tuple[str, list[Key]]]:
+    """Methods of one task in lines of panels."""
     places = list(names["methods"])
-    return lambda pair: (places.index(pair[0]), pair[1])
+    keys = sorted(answers, key=lambda key: (places.index(key[0]), key[1]))
+    return [(task, keys[start : start + COLUMNS]) for start in range(0, len(keys), COLUMNS)]
 
 
 def _inches(labels: Sequence[str]) -> float:
@@ -60,8 +68,8 @@ def _inches(labels: Sequence[str]) -> float:
 
 def _answers(
     files: Sequence[str | Path], labels: Mapping[str, Sequence[str]], names: Names
-) -> dict[str, dict[tuple[str, int], np.ndarray]]:
-    found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
+) -> dict[str, dict[Key, np.ndarray]]:
+    found: dict[str, dict[Key, np.ndarray]] = {}
     for file in map(Path, files):
         task, method, k = file.parts[-5:-2]
         if labels.get(task) and names["methods"].get(method, {}).get("group") == "main":
@@ -78,7 +86,7 @@ def confusion(predictions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     return table.reindex(index=list(labels), columns=[*labels, NONE], fill_value=0).to_numpy()
 
 
-def _panel(axes: Axes, counts: np.ndarray, labels: Sequence[str]) -> None:
+def _panel(axes: Axes, counts: np.ndarray, labels: Sequence[str], first: bool) -> None:
     columns = [*labels, NONE]
     if not counts[:, -1].any():
         counts, columns = counts[:, :-1], columns[:-1]
@@ -99,7 +107,7 @@ def _panel(axes: Axes, counts: np.ndarray, labels: Sequence[str]) -> None:
         linewidths=0.5 if few else 0,
         linecolor="white",
         xticklabels=ticks,
-        yticklabels=ticks[: len(labels)] if few else False,  # type: ignore[index]
+        yticklabels=[plain(label, 14).split(" … (")[0] for label in labels] if few and first else False,
     )
     axes.tick_params(length=0, labelsize=7)
     axes.tick_params(axis="x", rotation=90)

@@ -150,8 +150,11 @@ def draw_words(facts: Sequence[str | Path], names: Names, pdf: str | Path, svg: 
 
 def _words(axes: Axes, words: dict[str, list]) -> None:
     cosines = np.array([[(row or [{"cosine": 0}])[0]["cosine"] for row in rows] for rows in words.values()]).T
-    joined = 3 if len(words) <= 4 else 1
-    texts = [[", ".join(plain(hit["word"], 16) for hit in row[:joined]) for row in rows] for rows in words.values()]
+    joined = 3 if len(words) <= 2 else 2 if len(words) <= 4 else 1
+    texts = [
+        [", ".join(plain(hit["word"], 14).split(" … (")[0] for hit in row[:joined]) for row in rows]
+        for rows in words.values()
+    ]
     sns.heatmap(
         cosines,
         ax=axes,

@@ -16,7 +16,7 @@ COLUMNS = ["task", "method", "k", "seed", "step", "train_loss", "loss", "accurac
 
 
 def draw_training(folders: Sequence[str | Path], names: Names, pdf: str | Path, svg: str | Path) -> None:
-    """Draw one row of two panels a task: dev loss and dev accuracy over optimiser steps, a line a run.
+    """Draw one row of two panels a task: loss and dev accuracy over optimiser steps, a line a run.
 
     Args:
         folders: ``…/runs/<task>/<method>/k<k>/seed<seed>/bridge``, each with its ``training.json``.
@@ -43,12 +43,15 @@ def _curves(left: Axes, right: Axes, history: pd.DataFrame, names: Names) -> Non
         label: str | None = method_title(names, str(method), k)
         for _, run in runs.groupby("seed", sort=True):
             left.plot(run["step"], run["loss"], **look)
+            left.plot(run["step"], run["train_loss"], color=look["color"], lw=0.8, ls=":")
             right.plot(run["step"], 100 * run["accuracy"], label=label, **look)
             label = None  # one entry for all seeds
-    left.set(xlabel="optimiser step", ylabel="dev loss (nats)", ylim=(0, None))
+    top = 1.1 * history[["loss", "train_loss"]].to_numpy().max()
+    left.set(xlabel="optimiser step", ylabel="loss (nats)", ylim=(0, top))
     right.set(xlabel="optimiser step", ylabel="dev accuracy (percent)", ylim=(-2, 102))
     for axes in (left, right):
         axes.grid(color="0.9", lw=0.6)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(loc="lower right")
 

@@ -7,7 +7,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
-from telepathy.analysis.inference import (
+from telepathy.analysis.estimates import (
     Estimate,
     detectable,
     equivalence,

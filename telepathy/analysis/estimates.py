@@ -52,7 +52,7 @@ class Estimate:
         return np.where(self.mean == 0, 1.0, np.maximum(p, 2.0 ** (1 - self.n)))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _shares(units: int, draws: int, seed: int) -> np.ndarray:
     """Share of every unit in a resample of as many units, ``[draws, units]``; rows sum to 1."""
     return np.random.default_rng([seed, units]).multinomial(units, np.full(units, 1 / units), size=draws) / units
