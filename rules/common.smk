@@ -27,9 +27,7 @@ def in_project(path):
     return os.path.relpath(os.path.join(workflow.basedir, path))
 
 
-prepare_jobs(
-    plugins=[in_project(path) for path in config["plugins"]], main=workflow.is_main_process
-)
+prepare_jobs(map(in_project, config["plugins"]), main=workflow.is_main_process)
 check_config(config)
 runs = runs_table(config)
 

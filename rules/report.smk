@@ -58,3 +58,18 @@ rule render_accuracy_table:
         title=lambda wildcards: study_of(config, wildcards.study)["title"],
     script:
         "../workflow_scripts/render_accuracy_table.py"
+
+
+# Only where it is asked for by path: the csv files of a study that a repository keeps.
+rule publish_results:
+    input:
+        results=[f"results/{{study}}/{name}.csv" for name in PUBLISHED],
+        library=library_sources("publish_results"),
+    output:
+        [f"docs/results/{{study}}/{name}.csv" for name in PUBLISHED],
+    log:
+        "logs/{study}/publish_results.log",
+    conda:
+        "../envs/telepathy.yaml"
+    script:
+        "../workflow_scripts/publish_results.py"

@@ -34,6 +34,7 @@ TABLES = {
     "table3_baselines": {"kinds": ["labels"], "groups": ["main", "variant", "control"]},
     "table6_ablations": {"kinds": ["labels"], "groups": ["ablation"]},
 }
+PUBLISHED = ["summary", "statistics", "claims", "costs"]
 TEMPLATES = [
     in_project(f"telepathy/report/templates/table.{kind}.jinja") for kind in ("tex", "html")
 ]

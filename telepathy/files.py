@@ -148,3 +148,9 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     """Write a frame as csv without its index."""
     with atomic_path(path) as partial:
         frame.to_csv(partial, index=False)
+
+
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy one file, byte for byte."""
+    with atomic_path(target) as partial:
+        shutil.copyfile(source, partial)
