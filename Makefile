@@ -1,6 +1,6 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast smoke paper dag readme lint format clean distclean
+.PHONY: help venv demo test test-fast test-slurm test-faults smoke paper dag readme lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
@@ -27,11 +27,17 @@ smoke: .venv/installed  ## every rule once on a handful of examples (a minute or
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=smoke
 	@.venv/bin/telepathy show results/smoke
 
-test: .venv/installed  ## run all tests
-	.venv/bin/python -m pytest
+test: .venv/installed  ## run all tests but those of clusters and faults
+	.venv/bin/python -m pytest -m "not slurm and not faults"
+
+test-slurm: .venv/installed  ## run the study through a real SLURM on this machine (needs root and its packages)
+	.venv/bin/python -m pytest -m slurm tests/slurm
+
+test-faults: .venv/installed  ## kill, fill disks, flip bits (needs root; TELEPATHY_KILLS=20 for more kills)
+	.venv/bin/python -m pytest -m faults tests/faults
 
 test-fast: .venv/installed  ## run the tests that need no real models
-	.venv/bin/python -m pytest -m "not slow and not demo"
+	.venv/bin/python -m pytest -m "not slow and not demo and not slurm and not faults"
 
 paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
 	$(SNAKEMAKE) --dry-run --quiet rules
