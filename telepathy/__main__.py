@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from telepathy.errors import TelepathyError
 from telepathy.report.markdown import markdown
@@ -30,13 +31,18 @@ def show(folder: Path, console: Console) -> None:
     for column in ("method", "k", *tasks):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in cells(frame, tasks):
-        table.add_row(row["title"], str(row["k"] or "-"), *row["cells"])
+        table.add_row(plain(row["title"]), str(row["k"] or "-"), *row["cells"])
     console.print(table)
     costs = folder / "costs.csv"
     if costs.is_file():
         seconds = pd.read_csv(costs)["seconds"].sum()
         console.print(f"Jobs took {seconds / 60:.1f} minutes of machine time; by rule: {costs}")
     console.print(f"Results: {folder}/summary.csv, {folder}/tables/, {folder}/runs/")
+
+
+def plain(text: str) -> Text:
+    """A text from a configuration or from data as it stands: neither markup nor codes that steer a terminal."""
+    return Text("".join(char for char in text if char.isprintable()))
 
 
 def insert(folder: Path, document: Path, console: Console) -> None:

@@ -15,7 +15,6 @@ from typing import IO, TypeVar
 from telepathy.errors import TelepathyError
 from telepathy.files import read_json, sha256_of, write_json
 
-
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before a hub request is made again where the trouble may pass."""
 

@@ -19,11 +19,58 @@ CONFIG["studies"] = {"smoke": CONFIG["studies"]["smoke"]}  # of all studies' siz
 CONFIG["study"] = "smoke"
 SAFE = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 WILD = [
-    None, True, False, 0, -1, 10**30, -(10**30), 1e308, float("nan"), float("inf"), "", " ", "a b", "größe", "日本",
-    "../../etc", "/etc/passwd", "..", ".", "a/../b", "$(touch pwned)", "`touch pwned`", "; touch pwned", "| touch pwned",
-    "a\nb", "a\x00b", "{study}", "{0}", "%s", "'", '"', "\\", "*", "~", "-rf", "--help", "x" * 10_000, [], {}, [None],
-    {"a": {"b": {}}}, {"$(touch pwned)": 1}, {1: 2}, [[[]]], "null", "1e3", "bridge", "movies", "seed", ["bridge"], ["movies"],
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    10**30,
+    -(10**30),
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "a b",
+    "größe",
+    "日本",
+    "../../etc",
+    "/etc/passwd",
+    "..",
+    ".",
+    "a/../b",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "; touch pwned",
+    "| touch pwned",
+    "a\nb",
+    "a\x00b",
+    "{study}",
+    "{0}",
+    "%s",
+    "'",
+    '"',
+    "\\",
+    "*",
+    "~",
+    "-rf",
+    "--help",
+    "x" * 10_000,
+    [],
+    {},
+    [None],
+    {"a": {"b": {}}},
+    {"$(touch pwned)": 1},
+    {1: 2},
+    [[[]]],
+    "null",
+    "1e3",
+    "bridge",
+    "movies",
+    "seed",
+    ["bridge"],
+    ["movies"],
+]
 
 
 def places(value, path=()):
@@ -109,11 +156,17 @@ def test_a_command_in_a_title_or_a_path_is_only_text(new_house):
     house = new_house("quoted")
     change = {
         "models": {"m": {"title": "$(touch pwned)", "source": {"path": "$(touch pwned); `touch pwned`"}}},
-        "studies": {"odd": {
-            "title": "'; touch pwned #", "sender": "m", "receiver": "m", "seeds": [1], "tasks": {"movies": {"soft_tokens": 1}},
-            "runs": [{"tasks": ["movies"], "methods": ["bridge"]}],
-        }},
-    }  # fmt: skip
+        "studies": {
+            "odd": {
+                "title": "'; touch pwned #",
+                "sender": "m",
+                "receiver": "m",
+                "seeds": [1],
+                "tasks": {"movies": {"soft_tokens": 1}},
+                "runs": [{"tasks": ["movies"], "methods": ["bridge"]}],
+            }
+        },
+    }
     house.path("change.yaml").write_text(yaml.safe_dump(change))
     done = house.run(*COMMAND, "--configfile", "config.yaml", "change.yaml", "--", "resources/models/m", check=False)
     assert done.status != 0
