@@ -1,6 +1,6 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test test-fast smoke paper dag readme docs lint format clean distclean
+.PHONY: help venv demo bench test test-fast test-slurm test-faults smoke paper dag readme docs lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
@@ -33,12 +33,19 @@ smoke: .venv/installed  ## every rule once on a handful of examples (a minute or
 
 # Tests of paper and page need programs that pip cannot install.
 ABSENT := $(if $(shell command -v pdftotext >/dev/null && command -v pdflatex),,latex) $(if $(shell command -v chromedriver),,browser)
-test: .venv/installed  ## run all tests
-	@[ -z "$(strip $(ABSENT))" ] || echo "Tests of $(ABSENT) are left out: apt-get install texlive-latex-recommended texlive-fonts-recommended lmodern poppler-utils chromium-driver"
-	.venv/bin/python -m pytest -m "$(if $(strip $(ABSENT)),not ($(subst $(eval ) , or ,$(strip $(ABSENT)))),latex or not latex)"
+UNSEEN := $(patsubst %,and not %,$(ABSENT))
+test: .venv/installed  ## run all tests but those of clusters and faults
+	@[ -z "$(strip $(ABSENT))" ] || echo "Tests of $(strip $(ABSENT)) are left out: apt-get install texlive-latex-recommended texlive-fonts-recommended lmodern poppler-utils chromium-driver"
+	.venv/bin/python -m pytest -m "not slurm and not faults $(UNSEEN)"
 
-test-fast: .venv/installed  ## run the tests that need no real models, no LaTeX and no browser
-	.venv/bin/python -m pytest -m "not slow and not demo and not latex and not browser"
+test-slurm: .venv/installed  ## run the study through a real SLURM on this machine (needs root and its packages)
+	.venv/bin/python -m pytest -m slurm tests/slurm
+
+test-faults: .venv/installed  ## kill, fill disks, flip bits (needs root; TELEPATHY_KILLS=20 for more kills)
+	.venv/bin/python -m pytest -m faults tests/faults
+
+test-fast: .venv/installed  ## run the tests that need no real models, no LaTeX, no browser, no cluster
+	.venv/bin/python -m pytest -m "not slow and not demo and not latex and not browser and not slurm and not faults"
 
 paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
 	$(SNAKEMAKE) --dry-run --quiet rules

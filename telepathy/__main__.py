@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from telepathy.errors import TelepathyError
 from telepathy.report.document import PACKAGES
@@ -33,7 +34,7 @@ def show(folder: Path, console: Console) -> None:
     for column in ("method", "k", *tasks):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in cells(frame, tasks):
-        table.add_row(row["title"], str(row["k"] or "-"), *row["cells"])
+        table.add_row(plain(row["title"]), str(row["k"] or "-"), *row["cells"])
     console.print(table)
     costs = folder / "costs.csv"
     if costs.is_file():
@@ -54,6 +55,11 @@ def _say_what_to_open(folder: Path, console: Console) -> None:
         console.print(f"To print: {paper}")
     elif page.is_file():
         console.print(f"{paper} needs LaTeX: apt-get install {PACKAGES}, then .venv/bin/snakemake --cores all {paper}")
+
+
+def plain(text: str) -> Text:
+    """A text from a configuration or from data as it stands: neither markup nor codes that steer a terminal."""
+    return Text("".join(char for char in text if char.isprintable()))
 
 
 def insert(folder: Path, document: Path, console: Console) -> None:

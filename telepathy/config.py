@@ -39,7 +39,7 @@ def check_config(config: Config) -> None:
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
         place = ".".join(map(str, error.absolute_path)) or "the top level"
-        raise TelepathyError(f"config.yaml: at {place}, {error.message}.")
+        raise TelepathyError(f"config.yaml: at {place}, {short(error.message)}.")
     _known("study", [config.get("study", "paper")], config["studies"], "study")
     for name, study in config["studies"].items():
         _known(f"studies.{name}", [study["sender"], study["receiver"]], config["models"], "model")
@@ -67,12 +67,18 @@ def check_config(config: Config) -> None:
         method_settings(config, str(method), str(study), str(task))
 
 
+def short(text: str, characters: int = 300) -> str:
+    """The beginning and the end of a long text: what was wrong stands there, and a message is to be read."""
+    half = characters // 2
+    return text if len(text) <= characters else f"{text[:half]} ... {text[-half:]}"
+
+
 def _known(place: str, names: Iterable[str], allowed: Iterable[str], what: str) -> None:
     allowed = sorted(str(name) for name in allowed if name)
     for name in names:
         if name not in allowed:
             raise TelepathyError(
-                f"config.yaml: at {place}, there is no {what} {name!r}; choose one of {', '.join(allowed)}."
+                f"config.yaml: at {place}, there is no {what} {short(repr(name))}; choose one of {', '.join(allowed)}."
             )
 
 
@@ -144,7 +150,7 @@ def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: 
     if error is not None:
         key = ".".join([place, *map(str, error.absolute_path)])
         allowed = "" if error.validator != "additionalProperties" else f"; the keys are {', '.join(kind['properties'])}"
-        raise TelepathyError(f"config.yaml: at {key}, {error.message}{allowed}.")
+        raise TelepathyError(f"config.yaml: at {key}, {short(error.message)}{allowed}.")
     defaults = {key: value["default"] for key, value in kind["properties"].items() if "default" in value}
     return dict(sorted({**defaults, **settings}.items()))
 

@@ -6,13 +6,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from telepathy.errors import TelepathyError
 from telepathy.files import read_json, sha256_of, write_json
+
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before a hub request is made again where the trouble may pass."""
+
+T = TypeVar("T")
 
 
 def check_sha256(path: Path, expected: str, what: str, made_from: Sequence[Path] = ()) -> None:
@@ -142,7 +148,7 @@ def _resolve(repo: str, kind: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
     with _hub_errors(repo, kind, revision):
-        info = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=30)
+        info = _patiently(lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=30))
     if not info.sha:
         raise TelepathyError(f"The hub names no commit for {repo}: set its revision in the YAML.")
     return info.sha
@@ -153,15 +159,44 @@ def hub_snapshot(repo: str, kind: str, revision: str, patterns: Sequence[str], d
     from huggingface_hub import snapshot_download
 
     with _hub_errors(repo, kind, revision):
-        folder = snapshot_download(
-            repo,
-            repo_type=kind,
-            revision=revision,
-            allow_patterns=list(patterns),
-            cache_dir=downloads / "hub",
-            etag_timeout=30,
+        folder = _patiently(
+            lambda: snapshot_download(
+                repo,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(patterns),
+                cache_dir=downloads / "hub",
+                etag_timeout=30,
+            )
         )
     return Path(folder)
+
+
+def _patiently(request: Callable[[], T]) -> T:
+    """Make a hub request again, after growing waits, while what failed may pass; a download goes on where it was."""
+    for wait in WAITS:
+        try:
+            return request()
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            print(f"The hub did not answer ({type(error).__name__}): trying again in {wait:.0f} s.", flush=True)
+            time.sleep(wait)
+    return request()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether to ask again: no connection, too slow, too many requests, or the hub's own trouble."""
+    from huggingface_hub import errors as hub
+
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return False
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    return isinstance(error, ConnectionError | TimeoutError | hub.LocalEntryNotFoundError) or "httpx" in str(
+        type(error)
+    )
 
 
 class _hub_errors:

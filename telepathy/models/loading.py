@@ -111,6 +111,10 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         )
     source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
     check_files(folder, source.get("files", {}), f"delete {folder} to fetch the model anew")
+    if read_json(folder / "config.json").get("auto_map"):
+        raise TelepathyError(
+            f"{folder} asks to run its own code, which is never done: choose a model without auto_map."
+        )
     transformers_logging.disable_progress_bar()
     config = read_config(folder)
     tokenizer = _load_tokenizer(folder)

@@ -1,23 +1,14 @@
 """A study that is small enough to be killed many times: two random models of a few kilobytes, a task of its own."""
 
 import csv
-import importlib.util
-import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from tests.unit import conftest as tiny
-from tests.unit.conftest import lms, llama, make_task, task_data, tokenizer  # noqa: F401
+from tests.unit.conftest import llama, lms, make_task, task_data, tokenizer  # noqa: F401
 from tests.workflow.conftest import House, _copy_project
 
 TOKEN = "hf_ThisIsNoRealTokenButMustNotLeak"

@@ -99,8 +99,10 @@ def test_json_that_does_not_fit_leaves_the_one_before(small_disk):
 def test_a_task_that_does_not_fit_leaves_no_folder(small_disk, tmp_path, make_task):
     raw = tmp_path / "raw"
     raw.mkdir()
-    rows = [(text + "".join(map(str, np.random.default_rng(row).random(80))), mood)
-            for row, (text, mood) in enumerate(films(2000))]  # fmt: skip
+    rows = [
+        (text + "".join(map(str, np.random.default_rng(row).random(80))), mood)
+        for row, (text, mood) in enumerate(films(2000))
+    ]
     write_films(raw / "all", rows)
     write_json(raw / "source.json", {})
     task = make_task(splits={"train": 1900, "dev": 10, "test": 10, "seed": 0})

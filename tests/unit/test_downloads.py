@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
+from telepathy import downloads
 from telepathy.downloads import check_sha256, fetch_package, hub_snapshot, pinned_revision, unpack_package_file
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
@@ -61,6 +62,12 @@ class Hub:
     @staticmethod
     def refusal(status, code):
         return status, {"X-Error-Code": code}, b"{}"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Ask the hub once: waits are tested against a real server in tests/faults."""
+    monkeypatch.setattr(downloads, "WAITS", ())
 
 
 @pytest.fixture
