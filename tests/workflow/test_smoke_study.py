@@ -85,6 +85,7 @@ def test_an_edit_of_the_library_reruns_what_uses_it(made_copy, file, rules):
         handle.write("\n# An edit.\n")
     done = made_copy.snakemake("--dry-run", "--config", "study=smoke")
     downstream = {"all", "summarise_runs", "summarise_costs", "render_accuracy_table"}
+    downstream |= {"measure_latency", "render_speed_table"}
     found = {rule for rule, _ in done.jobs()}
     assert rules <= found
     assert found - rules <= downstream
