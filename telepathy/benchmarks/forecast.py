@@ -61,6 +61,7 @@ def forecast_costs(
     total |= {"jobs": sum(row["jobs"] for row in rows), "status": "unmeasured" if open_rows else "measured"}
     total["gpu_hours"] = None if open_rows else sum(row["gpu_hours"] or 0.0 for row in rows)
     table = pd.DataFrame([*rows, total]).reindex(columns=COLUMNS).round(4)
+    table = table.astype({"examples": "Int64", "measured_jobs": "Int64"})
     write_csv(target, table)
     return table
 

@@ -15,6 +15,7 @@ from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
 from telepathy.models.loading import (
     LanguageModel,
+    _packed,
     decoder_layers,
     head_logits,
     hidden_states,
@@ -428,3 +429,10 @@ def test_parts_of_a_gguf_file_are_joined_in_order(gguf_file, converted, tmp_path
 def test_a_layer_below_zero_is_refused():
     with pytest.raises(TelepathyError, match=r"no layer -0\.5"):
         layer_index(-0.5, 30)
+
+
+def test_a_slice_of_one_sequence_reaches_the_head_with_the_strides_of_a_fresh_tensor():
+    states = torch.randn(1, 5, 8)[:, -1:]
+    packed = _packed(states)
+    assert states.contiguous().stride() != packed.stride() == (8, 8, 1)
+    assert torch.equal(packed, states)
