@@ -20,6 +20,8 @@ ROWS = 300
 """Most examples of a task that the page holds."""
 CHARACTERS = 700
 """Most characters of an example that the page holds."""
+ELSEWHERE = ("table8_claims", "table9_costs")
+"""Tables that sections of the page show in their own way."""
 TEMPLATES = Path(__file__).parent / "templates"
 ANSWERS = ("id", "label", "answer")
 """Columns of an example that are no part of what a model reads."""
@@ -67,7 +69,9 @@ def write_page(
         headline=headline(pd.read_csv(files["statistics"]), about),
         counts=scorecard(claims),
         claims=claim_rows(claims),
-        tables=[{"name": Path(path).stem, "html": Path(path).read_text()} for path in tables],
+        tables=[
+            {"name": path.stem, "html": path.read_text()} for path in map(Path, tables) if path.stem not in ELSEWHERE
+        ],
         figures=_pictures(figures),
         runs=_run_rows(files["summary"], about),
         origins=origins([Path(path).with_name("metrics.json") for path in runs]),
