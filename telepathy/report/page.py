@@ -20,8 +20,6 @@ ROWS = 300
 """Most examples of a task that the page holds."""
 CHARACTERS = 700
 """Most characters of an example that the page holds."""
-ELSEWHERE = ("table8_claims", "table9_costs")
-"""Tables that sections of the page show in their own way."""
 TEMPLATES = Path(__file__).parent / "templates"
 ANSWERS = ("id", "label", "answer")
 """Columns of an example that are no part of what a model reads."""
@@ -44,7 +42,7 @@ def write_page(
     Args:
         target: file to write.
         about: the study.
-        files: paths of ``statistics``, ``claims``, ``costs`` and ``summary``.
+        files: paths of ``statistics``, ``claims``, ``costs``, ``summary`` and, if anything was timed, ``latency``.
         runs: ``predictions.parquet`` of every run; ``metrics.json`` lies beside it.
         examples: task -> folder of the cached task.
         tables: HTML fragments of the study's tables.
@@ -69,12 +67,11 @@ def write_page(
         headline=headline(pd.read_csv(files["statistics"]), about),
         counts=scorecard(claims),
         claims=claim_rows(claims),
-        tables=[
-            {"name": path.stem, "html": path.read_text()} for path in map(Path, tables) if path.stem not in ELSEWHERE
-        ],
+        tables=[{"name": Path(path).stem, "html": Path(path).read_text()} for path in tables],
         figures=_pictures(figures),
         runs=_run_rows(files["summary"], about),
         origins=origins([Path(path).with_name("metrics.json") for path in runs]),
+        latency=pd.read_csv(files["latency"]).to_dict("records") if "latency" in files else [],
         costs=costs.to_dict("records"),
         seconds=float(costs["seconds"].sum()),
     )

@@ -123,6 +123,12 @@ def test_claims_that_are_not_tested_are_told_apart(opened):
 
 
 @browsed
+def test_the_speed_table_has_the_medians(opened, study):
+    medians = pd.read_csv(study.folder / "latency.csv")["median_ms"]
+    assert list(map(float, column(opened, "#speed-table", 6))) == pytest.approx(medians.tolist(), abs=0.05)
+
+
+@browsed
 def test_tables_of_the_rules_sort_too_and_a_dash_stands_last(opened):
     opened.find_elements(By.CSS_SELECTOR, "#table1_classification thead button")[3].click()
     values = column(opened, "#table1_classification", 4)
