@@ -254,7 +254,10 @@ def _accuracy(claim: Claim, task: str, evidence: Evidence) -> Found:
         return values | _agrees(claim["value"], right, published, evidence.margin)
     if "direction" not in claim:
         return values | _untested("other models and data, and the number says nothing about them")
-    return values | _directed(claim["direction"], right, published, evidence.majority(task))
+    judged = _directed(claim["direction"], right, published, evidence.majority(task))
+    if right["soft_tokens"] not in (0, claim.get("soft_tokens", right["soft_tokens"])):
+        judged["reason"] += f"; with {right['soft_tokens']:.0f} soft tokens"
+    return values | judged
 
 
 def _agrees(value: float, right: Found, published: Found | None, margin: float) -> Found:

@@ -18,8 +18,8 @@ SCORERS = {
     "number": "numbers are generated and must match exactly",
 }
 MARKS = (
-    "Bold: the best mean of a column and what is not significantly worse than it (paired over seeds and examples, "
-    "Holm within the column, 5 %); nothing is bold where that is all."
+    "Bold: the best mean of a column, if its difference to the second best is significant (paired over seeds and "
+    "examples, Holm within the column, 5 %)."
 )
 
 
@@ -112,7 +112,7 @@ def accuracy_table(
 
 
 def best_runs(statistics: pd.DataFrame, table: str) -> set[tuple[str, str, int]]:
-    """What a table marks: the best of each column, and what is not significantly worse.
+    """What a table marks: the best of each column, if it is significantly better than the second best.
 
     Args:
         statistics: rows of ``statistics.csv``; a family ``best of <table>, <task>`` compares the best of a column
@@ -120,17 +120,19 @@ def best_runs(statistics: pd.DataFrame, table: str) -> set[tuple[str, str, int]]
         table: name of the table.
 
     Returns:
-        Task, method and token count of each; nothing of a column in which nothing is significantly worse.
+        Task, method and token count of each.
     """
-    found: set[tuple[str, str, int]] = set()
-    rows = statistics[statistics["statistic"] == "difference"]
-    for family, column in rows.groupby("family"):
-        if not str(family).startswith(f"best of {table}, ") or not column["significant"].eq(True).any():
-            continue
-        level = column[column["significant"].eq(False)]
-        found.update(zip(column["task"], column["method"], column["soft_tokens"].astype(int)))
-        found.update(zip(level["task"], level["versus"], level["versus_soft_tokens"].astype(int)))
-    return found
+    means = statistics[statistics["statistic"] == "accuracy"]
+    second = means[["task", "method", "soft_tokens", "estimate"]].set_axis(
+        ["task", "versus", "versus_soft_tokens", "mean"], axis=1
+    )
+    rows = statistics[
+        (statistics["statistic"] == "difference") & statistics["family"].str.startswith(f"best of {table}, ")
+    ]
+    rows = rows.merge(second, on=["task", "versus", "versus_soft_tokens"])
+    ranked = rows.sort_values("mean", ascending=False, kind="stable").groupby("task").head(1)
+    best = ranked[ranked["significant"].eq(True)]
+    return set(zip(best["task"], best["method"], best["soft_tokens"].astype(int)))
 
 
 def cells(table: pd.DataFrame, tasks: Mapping[str, str]) -> list[dict]:

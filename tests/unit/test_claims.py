@@ -149,6 +149,12 @@ def test_on_another_scale_a_number_at_the_majority_may_be_an_artefact(score, san
     assert score(*rows).loc["sst2-prompt-tuning", "verdict"] == verdict
 
 
+def test_on_another_scale_the_studys_own_number_of_soft_tokens_is_named(score):
+    table = score(majority("movies", 50.5), accuracy("movies", "bridge", 80, 78, 82, k=8))
+    assert table.loc["sst2-bridge", "reason"].endswith("; with 8 soft tokens")
+    assert not table.loc["sst2-bridge-8", "reason"].endswith("soft tokens")
+
+
 def test_on_another_scale_a_number_without_direction_is_not_tested(score):
     row = score(majority("r52", 40), accuracy("r52", "bridge", 80, 78, 82, k=8)).loc["banking77-k16"]
     assert (row["verdict"], row["reproduced"]) == (NOT_TESTED, 80)
