@@ -36,6 +36,10 @@ def tables_of(study, ending):
     return [f"{os.path.splitext(path)[0]}{ending}" for path in paths]
 
 
+SECTIONS = ("table4_speed", "table8_claims", "table9_costs")
+"""Tables that the page shows in a section of their own, from the csv behind them."""
+
+
 def drawn(study, ending):
     """A study's figures in one format."""
     return [f"results/{study}/figures/{name}{ending}" for name in figures_of(study)]
@@ -96,16 +100,21 @@ rule compile_paper:
 
 rule write_page:
     input:
-        statistics="results/{study}/statistics.csv",
-        claims="results/{study}/claims.csv",
-        costs="results/{study}/costs.csv",
-        summary="results/{study}/summary.csv",
+        csv=lambda wildcards: [
+            f"results/{wildcards.study}/{name}.csv"
+            for name in ("statistics", "claims", "costs", "summary")
+        ]
+        + latency_of(wildcards.study),
         predictions=lambda wildcards: results_of(wildcards.study, "predictions.parquet"),
         metrics=lambda wildcards: results_of(wildcards.study),
         examples=lambda wildcards: [
             f"resources/tasks/{task}" for task in study_of(config, wildcards.study)["tasks"]
         ],
-        tables=lambda wildcards: tables_of(wildcards.study, ".html"),
+        tables=lambda wildcards: [
+            path
+            for path in tables_of(wildcards.study, ".html")
+            if not any(name in path for name in SECTIONS)
+        ],
         figures=lambda wildcards: drawn(wildcards.study, ".svg"),
         library=library_sources("write_page"),
         templates=[

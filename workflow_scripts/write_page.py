@@ -9,7 +9,7 @@ with job_log(snakemake):
     write_page(
         snakemake.output[0],
         snakemake.params.about,
-        {name: snakemake.input[name] for name in ("statistics", "claims", "costs", "summary")},
+        {Path(file).stem: file for file in snakemake.input.csv},
         snakemake.input.predictions,
         {Path(folder).name: folder for folder in snakemake.input.examples},
         tables=snakemake.input.tables,

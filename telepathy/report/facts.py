@@ -90,7 +90,7 @@ def claim_rows(claims: pd.DataFrame) -> list[dict[str, str]]:
             "interval": _interval(row["low"], row["high"]),
             "verdict": plain(row["verdict"]),
             "scale": _text(row["scale"]),
-            "reason": " ".join(filter(None, [_text(row["reason"]), _text(row["caveat"])])),
+            "reason": ". Caveat: ".join(filter(None, [_text(row["reason"]), _text(row["caveat"])])),
         }
         for row in rows.to_dict("records")
     ]

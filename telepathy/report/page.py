@@ -42,7 +42,7 @@ def write_page(
     Args:
         target: file to write.
         about: the study.
-        files: paths of ``statistics``, ``claims``, ``costs`` and ``summary``.
+        files: paths of ``statistics``, ``claims``, ``costs``, ``summary`` and, if anything was timed, ``latency``.
         runs: ``predictions.parquet`` of every run; ``metrics.json`` lies beside it.
         examples: task -> folder of the cached task.
         tables: HTML fragments of the study's tables.
@@ -71,6 +71,7 @@ def write_page(
         figures=_pictures(figures),
         runs=_run_rows(files["summary"], about),
         origins=origins([Path(path).with_name("metrics.json") for path in runs]),
+        latency=pd.read_csv(files["latency"]).to_dict("records") if "latency" in files else [],
         costs=costs.to_dict("records"),
         seconds=float(costs["seconds"].sum()),
     )

@@ -239,7 +239,7 @@ def about(study: Study) -> dict[str, Any]:
 
 def document_files(study: Study) -> dict[str, Path]:
     """The csv files that documents read."""
-    return {name: study.folder / f"{name}.csv" for name in ("statistics", "claims", "costs", "summary")}
+    return {name: study.folder / f"{name}.csv" for name in ("statistics", "claims", "costs", "summary", "latency")}
 
 
 def write_tables(study: Study) -> list[Path]:

@@ -107,12 +107,25 @@ def test_a_click_sorts_a_table_by_numbers_and_a_second_one_turns_it_round(opened
 
 @browsed
 def test_the_keyboard_sorts_a_table(opened):
-    button = opened.find_element(By.CSS_SELECTOR, "#scorecard thead tr :nth-child(2) button")
+    button = opened.find_element(By.CSS_SELECTOR, "#claim-table thead tr :nth-child(2) button")
     opened.execute_script("arguments[0].focus()", button)
     button.send_keys(Keys.ENTER)
-    verdicts = column(opened, "#scorecard", 2)
-    assert verdicts == sorted(verdicts)
+    verdicts = column(opened, "#claim-table", 2)
+    assert verdicts == ["artefact of the protocol", "not reproduced", "reproduced"]
     assert opened.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@browsed
+def test_claims_that_are_not_tested_are_told_apart(opened):
+    opened.find_element(By.CSS_SELECTOR, "#scorecard summary").click()
+    assert column(opened, "#untested-table", 1) == ["Statement 3 <of the publication>"]
+    assert column(opened, "#untested-table", 7) == ["Reason 3 & more"]
+
+
+@browsed
+def test_the_speed_table_has_the_medians(opened, study):
+    medians = pd.read_csv(study.folder / "latency.csv")["median_ms"]
+    assert list(map(float, column(opened, "#speed-table", 6))) == pytest.approx(medians.tolist(), abs=0.05)
 
 
 @browsed
@@ -218,8 +231,9 @@ def contrast(one, other):
 
 @browsed
 def test_every_control_has_a_name_and_every_table_a_caption(opened):
-    names = [part.accessible_name for part in opened.find_elements(By.CSS_SELECTOR, "button, select, input")]
-    assert all(names)
+    controls = opened.find_elements(By.CSS_SELECTOR, "button, select, input")
+    names = [part.accessible_name for part in controls if part.is_displayed()]
+    assert all(names) and names[0] == "Claim"
     for table in opened.find_elements(By.TAG_NAME, "table"):
         assert table.find_elements(By.TAG_NAME, "caption")
     ids = opened.execute_script("return [...document.querySelectorAll('[id]')].map((part) => part.id)")

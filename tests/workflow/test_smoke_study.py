@@ -87,6 +87,9 @@ def test_an_edit_of_the_library_reruns_what_uses_it(made_copy, file, rules):
     downstream = {"all", "summarise_runs", "summarise_costs", "compute_statistics", "score_claims"}
     downstream |= {f"render_{table}_table" for table in ("accuracy", "token", "statistics", "claims", "costs")}
     downstream |= {"measure_latency", "render_speed_table", "draw_latency", "draw_pareto"}
+    figures = ("accuracy", "attention", "confusion", "soft_tokens", "training", "words")
+    downstream |= {"inspect_bridge", "write_paper", "compile_paper", "write_page"}
+    downstream |= {f"draw_{name}" for name in figures}
     found = {rule for rule, _ in done.jobs()}
     assert rules <= found
     assert found - rules <= downstream

@@ -43,7 +43,7 @@ def test_no_number_of_a_handful_of_examples_is_judged_as_the_publications(made):
 
 
 def test_a_lost_table_is_made_again_and_nothing_else(made_copy):
-    made_copy.path("results/smoke/tables/table8_claims.html").unlink()
+    made_copy.path("results/smoke/tables/table8_claims.tex").unlink()
     assert jobs(made_copy) == {"render_claims_table", "all"}
 
 
