@@ -102,7 +102,13 @@ def test_a_stand_in_is_another_scale_and_so_are_other_models(score):
 
 @pytest.mark.parametrize(
     "low, high, verdict",
-    [(93.0, 95.0, REPRODUCED), (95.2, 97.0, REPRODUCED), (95.4, 97.0, NOT_REPRODUCED), (89.0, 91.2, NOT_REPRODUCED)],
+    [
+        (93.0, 95.0, REPRODUCED),
+        (95.2, 97.0, REPRODUCED),
+        (95.4, 97.0, NOT_REPRODUCED),
+        (89.0, 91.2, NOT_REPRODUCED),
+        (89.0, 91.4, REPRODUCED),
+    ],
 )
 def test_on_the_same_scale_a_number_must_lie_within_the_margin_of_the_interval(score, low, high, verdict):
     # The claim is 93.3, the margin 2 points.
