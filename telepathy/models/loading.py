@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -110,14 +111,17 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     transformers_logging.disable_progress_bar()
     with _no_garbage_collection():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=compute.dtype,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-        attn_implementation="sdpa",
-    )
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=compute.dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            attn_implementation="sdpa",
+        )
+    except SafetensorError as error:
+        raise TelepathyError(f"The weights in {folder} are no safetensors ({error}): fetch the model anew.") from error
     model.to(compute.device).eval().requires_grad_(False)
     # logits_to_keep hands the head a strided slice, on which oneDNN's bf16 matmul takes seconds.
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (args[0].contiguous(),))
