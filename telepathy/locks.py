@@ -69,7 +69,8 @@ def joined_folder() -> Iterator[None]:
 def _end_after(number: int, started: float) -> None:
     while True:
         try:
-            alive = psutil.Process(number).create_time() == started
+            process = psutil.Process(number)
+            alive = process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             alive = False
         if not alive:

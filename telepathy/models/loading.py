@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -118,14 +119,17 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     transformers_logging.disable_progress_bar()
     config = read_config(folder)
     tokenizer = _load_tokenizer(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=compute.dtype,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-    )
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=compute.dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except SafetensorError as error:
+        raise TelepathyError(f"The weights in {folder} are no safetensors ({error}): fetch the model anew.") from error
     model = _text_only(model).to(compute.device).eval().requires_grad_(False)
     _refuse_encoder(folder.name, model)
     _forget_unknown_tokens(tokenizer, model)

@@ -73,6 +73,7 @@ def test_a_damaged_file_stops_its_job_and_is_made_anew_once_it_is_deleted(finish
     house = type(finished)(copied)
     flip(house.path(f"{FEATURES}/test/layer1.npy"), 0)
     shutil.rmtree(house.path(f"{RUNS}/bridge/k2/seed1"))
+    house.path("results/tiny/summary.csv").unlink()
     refused = make_study(house, check=False)
     assert refused.status != 0 and "layer1.npy is damaged" in refused.text
     shutil.rmtree(house.path(FEATURES))
