@@ -30,8 +30,8 @@ smoke: .venv/installed  ## every rule once on a handful of examples (a minute or
 test: .venv/installed  ## run all tests
 	.venv/bin/python -m pytest
 
-test-fast: .venv/installed  ## run the tests that need no real models
-	.venv/bin/python -m pytest -m "not slow and not demo"
+test-fast: .venv/installed  ## run the tests that need no real models and no LaTeX
+	.venv/bin/python -m pytest -m "not slow and not demo and not latex"
 
 paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
 	$(SNAKEMAKE) --dry-run --quiet rules

@@ -21,6 +21,9 @@ include: "rules/baselines.smk"
 include: "rules/own.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"
+include: "rules/statistics.smk"
+include: "rules/report.smk"
+include: "rules/tables.smk"
 
 
 localrules:

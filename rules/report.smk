@@ -35,13 +35,15 @@ rule summarise_costs:
 rule render_accuracy_table:
     input:
         summary="results/{study}/summary.csv",
+        statistics="results/{study}/statistics.csv",
         library=library_sources("render_accuracy_table"),
-        templates=in_project("telepathy/report/templates/accuracy.tex.jinja"),
+        templates=TEMPLATES,
     output:
         tex=report(
             "results/{study}/tables/{table}.tex", category="{study}", labels={"file": "{table}"}
         ),
         csv="results/{study}/tables/{table}.csv",
+        html="results/{study}/tables/{table}.html",
     log:
         "logs/{study}/render_accuracy_table/{table}.log",
     wildcard_constraints:
@@ -51,6 +53,7 @@ rule render_accuracy_table:
     params:
         tasks=lambda wildcards: tasks_of_kinds(wildcards.study, TABLES[wildcards.table]["kinds"]),
         methods=lambda wildcards: titles_of(wildcards.study, TABLES[wildcards.table]["groups"]),
+        kinds=lambda wildcards: TABLES[wildcards.table]["kinds"],
         title=lambda wildcards: study_of(config, wildcards.study)["title"],
     script:
         "../workflow_scripts/render_accuracy_table.py"

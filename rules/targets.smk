@@ -34,6 +34,24 @@ TABLES = {
     "table3_baselines": {"kinds": ["labels"], "groups": ["main", "variant", "control"]},
     "table6_ablations": {"kinds": ["labels"], "groups": ["ablation"]},
 }
+TEMPLATES = [
+    in_project(f"telepathy/report/templates/table.{kind}.jinja") for kind in ("tex", "html")
+]
+GROUPS = ["main", "variant", "control", "ablation"]
+
+
+def result_tables(study):
+    """Tables of a study besides those of accuracies: soft tokens (where there are several counts), and three more."""
+    counts = {}
+    for run in study_runs(study):
+        counts.setdefault((run.task, run.method), set()).add(run.k)
+    tokens = ["table5_tokens"] if max(map(len, counts.values())) > 1 else []
+    return [*tokens, "table7_statistics", "table8_claims", "table9_costs"]
+
+
+def task_titles(study):
+    """Tasks of a study with their titles."""
+    return {task: content_of(task)["title"] for task in study_of(config, study)["tasks"]}
 
 
 def study_targets(study):
@@ -46,8 +64,15 @@ def study_targets(study):
     return [
         f"results/{study}/summary.csv",
         f"results/{study}/costs.csv",
-        *(f"results/{study}/tables/{table}.tex" for table in tables),
+        f"results/{study}/statistics.csv",
+        f"results/{study}/claims.csv",
+        *(f"results/{study}/tables/{table}.tex" for table in [*tables, *result_tables(study)]),
     ]
+
+
+def table_methods(study):
+    """Methods of every accuracy table of a study; the best of each column is found among them."""
+    return {table: list(titles_of(study, wanted["groups"])) for table, wanted in TABLES.items()}
 
 
 def titles_of(study, groups):
@@ -78,3 +103,21 @@ def sent_predictions(wildcards):
     """Predictions of the method whose labels a relay sends."""
     method = settings_of(wildcards)["sent_by"]
     return f"results/{wildcards.study}/runs/{wildcards.task}/{method}/k0/seed0/predictions.parquet"
+
+
+def latency_of(study):
+    """The latency benchmark of a study that has one."""
+    return [path for path in study_targets(study) if path == f"results/{study}/latency.csv"]
+
+
+def published_tasks(study):
+    """Tasks of a study, each with the task of the publication that it is or stands in for."""
+    return {
+        task: content_of(task).get("stands_for", task) for task in study_of(config, study)["tasks"]
+    }
+
+
+def own_soft_tokens(study):
+    """Number of soft tokens of each task of a study."""
+    tasks = study_of(config, study)["tasks"]
+    return {task: entry["soft_tokens"] for task, entry in tasks.items()}

@@ -50,6 +50,9 @@ def check_config(config: Config) -> None:
         for block in study["runs"]:
             _known(f"studies.{name}.runs", block["tasks"], study["tasks"], "task of the study")
             _known(f"studies.{name}.runs", block["methods"], config["methods"], "method")
+        for block in study.get("comparisons", []):
+            named = [block["method"], *block.get("versus", [])]
+            _known(f"studies.{name}.comparisons", named, config["methods"], "method")
         for settings in [study.get("settings", {}), *(task.get("settings", {}) for task in study["tasks"].values())]:
             _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
     for method in config["methods"]:

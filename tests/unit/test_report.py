@@ -12,12 +12,14 @@ import pytest
 
 from telepathy import workflow
 from telepathy.analysis.costs import summarise_costs
+from telepathy.analysis.rows import COLUMNS as STATISTICS
 from telepathy.analysis.summary import COLUMNS, summarise
 from telepathy.errors import TelepathyError
 from telepathy.report.latex import escape, render
 from telepathy.report.markdown import markdown
-from telepathy.report.tables import accuracy_table, cells, write_accuracy_table
+from telepathy.report.tables import Cell, accuracy_table, best_runs, cells, number, write_accuracy_table
 from telepathy.workflow import library_sources
+from tests.unit.studies import read_html
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,18 +62,23 @@ def test_what_is_not_text_is_written_as_text():
     assert escape(12.5) == "12.5"
 
 
-FILLED = {"study": "Small", "label": "t", "tasks": [], "rows": [], "seeds": 1}
+@pytest.mark.parametrize("char", ["中", "Ж", "−", "ħ", "🙂"])
+def test_a_character_that_the_fonts_do_not_have_is_written_as_its_code_point(char):
+    assert escape(f"a{char}b") == f"a[U+{ord(char):04X}]b"
+
+
+FILLED = {"name": "t", "caption": "A caption", "heads": [number("k")], "rows": [[Cell("8")]], "long": False}
 
 
 def test_a_template_with_all_its_values_is_filled():
-    assert r"\label{tab:t}" in render("accuracy.tex.jinja", **FILLED)
+    assert r"\label{tab:t}" in render("table.tex.jinja", **FILLED)
 
 
 @pytest.mark.parametrize("name", sorted(FILLED))
 def test_a_value_that_a_template_needs_and_does_not_get_is_an_error(name):
     rest = {key: value for key, value in FILLED.items() if key != name}
     with pytest.raises(jinja2.UndefinedError, match=f"'{name}' is undefined"):
-        render("accuracy.tex.jinja", **rest)
+        render("table.tex.jinja", **rest)
 
 
 TASKS = {"zebras": "Zebras & co", "apes": "Apes"}
@@ -133,19 +140,60 @@ def test_cells_are_in_the_order_of_the_tasks_with_a_dash_for_none(summary):
     assert [row["cells"] for row in shown] == [["--", "25.0"], ["70.0 ± 20.0", "--"], ["81.5 ± 0.7", "40.0"]]
 
 
+def compared(versus, significant, task="zebras", method="bridge", k=8, table="table1_classification"):
+    row = {"statistic": "difference", "task": task, "method": method, "soft_tokens": k, "versus": versus[0]}
+    row |= {"versus_soft_tokens": versus[1], "significant": significant}
+    return {**row, "family": f"best of {table}, {task}"}
+
+
 @pytest.fixture
-def written(summary, tmp_path):
-    """LaTeX and csv of a table."""
+def statistics_file(tmp_path):
+    """Comparisons of the best of each column: one is not significantly worse, one is."""
+
+    def write(*rows):
+        pd.DataFrame(rows).reindex(columns=STATISTICS).to_csv(tmp_path / "statistics.csv", index=False)
+        return tmp_path / "statistics.csv"
+
+    return write
+
+
+@pytest.fixture
+def written(summary, statistics_file, tmp_path):
+    """LaTeX, csv and HTML of a table."""
     summary.to_csv(tmp_path / "summary.csv", index=False)
-    paths = tmp_path / "table.tex", tmp_path / "table.csv"
-    write_accuracy_table(tmp_path / "summary.csv", TASKS, METHODS, "A study", "table1_classification", *paths)
-    return paths[0].read_text(), pd.read_csv(paths[1])
+    found = statistics_file(compared(("bridge", 4), True), compared(("zero_shot", 0), False, "apes"))
+    paths = {kind: tmp_path / f"table.{kind}" for kind in ("tex", "csv", "html")}
+    settings = {"kinds": ["labels"], "title": "A study", "name": "table1_classification"}
+    write_accuracy_table(tmp_path / "summary.csv", found, TASKS, METHODS, **settings, **paths)
+    return paths["tex"].read_text(), pd.read_csv(paths["csv"]), paths["html"].read_text()
 
 
 def test_the_csv_of_a_table_is_the_table(written, summary):
-    pd.testing.assert_frame_equal(
-        written[1], accuracy_table(summary, TASKS, METHODS).reset_index(drop=True), check_dtype=False
-    )
+    expected = accuracy_table(summary, TASKS, METHODS, {("zebras", "bridge", 8)})
+    pd.testing.assert_frame_equal(written[1], expected.reset_index(drop=True), check_dtype=False)
+
+
+def test_the_best_is_marked_with_what_is_not_significantly_worse(statistics_file):
+    rows = compared(("bridge", 4), False), compared(("zero_shot", 0), True), compared(("lora", 0), True)
+    found = best_runs(pd.read_csv(statistics_file(*rows)), "table1_classification")
+    assert found == {("zebras", "bridge", 8), ("zebras", "bridge", 4)}
+
+
+def test_nothing_is_marked_where_nothing_is_significantly_worse(statistics_file):
+    rows = compared(("bridge", 4), False), compared(("zero_shot", 0), False)
+    assert best_runs(pd.read_csv(statistics_file(*rows)), "table1_classification") == set()
+
+
+def test_another_tables_best_is_not_this_ones(statistics_file):
+    rows = [compared(("bridge", 4), True, table="table3_baselines")]
+    assert best_runs(pd.read_csv(statistics_file(*rows)), "table1_classification") == set()
+
+
+def test_the_html_of_a_table_has_its_cells(written):
+    rows, _ = read_html(written[2])
+    assert rows[0] == ["Method", "k", "Zebras & co", "Apes"]
+    assert rows[3] == ["Bridge 100%", "8", "81.5 ± 0.7", "40.0"]
+    assert written[2].count("<strong>") == 1 and "<strong>81.5 ± 0.7</strong>" in written[2]
 
 
 def body(tex):
@@ -156,20 +204,18 @@ def test_the_rows_of_a_latex_table_are_its_cells(written):
     assert body(written[0]) == [
         r"Zero-shot & -- & -- & 25.0 \\",
         r"Bridge 100\% & 4 & 70.0 $\pm$ 20.0 & -- \\",
-        r"Bridge 100\% & 8 & 81.5 $\pm$ 0.7 & 40.0 \\",
+        r"Bridge 100\% & 8 & \textbf{81.5 $\pm$ 0.7} & 40.0 \\",
     ]
 
 
 def test_every_row_of_a_latex_table_has_a_cell_for_every_column(written):
-    (columns,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", written[0])
     head = next(line for line in written[0].splitlines() if line.strip().startswith("Method"))
     counts = {len(re.findall(r"(?<!\\)&", line)) + 1 for line in [head, *body(written[0])]}
-    assert counts == {len(columns)}
+    assert counts == {4}
 
 
 def test_the_caption_names_every_task_with_its_examples_and_majority(written):
-    assert r"(Zebras \& co: $n = 200$, majority share 50.0;" in written[0]
-    assert "Apes: $n = 200$, majority share 25.0)." in written[0]
+    assert r"(Zebras \& co: n = 200, majority share 50.0; Apes: n = 200, majority share 25.0)." in written[0]
 
 
 def test_the_braces_of_a_latex_table_are_in_pairs(written):

@@ -84,7 +84,8 @@ def test_an_edit_of_the_library_reruns_what_uses_it(made_copy, file, rules):
     with made_copy.path(file).open("a") as handle:
         handle.write("\n# An edit.\n")
     done = made_copy.snakemake("--dry-run", "--config", "study=smoke")
-    downstream = {"all", "summarise_runs", "summarise_costs", "render_accuracy_table"}
+    downstream = {"all", "summarise_runs", "summarise_costs", "compute_statistics", "score_claims"}
+    downstream |= {f"render_{table}_table" for table in ("accuracy", "token", "statistics", "claims", "costs")}
     found = {rule for rule, _ in done.jobs()}
     assert rules <= found
     assert found - rules <= downstream
