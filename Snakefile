@@ -19,11 +19,10 @@ include: "rules/bridge.smk"
 include: "rules/adapters.smk"
 include: "rules/baselines.smk"
 include: "rules/own.smk"
-include: "rules/report.smk"
-include: "rules/export.smk"
 include: "rules/statistics.smk"
 include: "rules/report.smk"
 include: "rules/tables.smk"
+include: "rules/export.smk"
 
 
 localrules:
