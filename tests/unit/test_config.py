@@ -140,7 +140,7 @@ def test_settings_for_an_unknown_method_are_refused_with_methods_and_kinds(confi
         config,
         "at studies.first.settings, there is no method or kind 'brigde'",
         "bridge, control, deep",
-        "label_relay, linear_probe, lora, probe",
+        "label_relay, linear_probe, lora, own, probe",
     )
 
 
