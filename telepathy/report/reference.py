@@ -16,6 +16,9 @@ Every key of `config.yaml` and of a task's YAML, written by `make docs` from the
 defaults, the study's and the task's settings by kind, `methods` (with `inherit`), the study's and the task's by name.
 """
 
+TITLES = {"model": "A model: `models.<name>`", "study": "A study: `studies.<name>`"}
+"""Headings of what the schema defines once; anything else is a key of a study."""
+
 NAMING = ("kind", "title", "group")
 """Keys that are listed first."""
 
@@ -26,8 +29,8 @@ def reference() -> str:
     """Render the reference as Markdown."""
     config, task = schema(), yaml.safe_load((Path(__file__).parents[1] / "tasks" / "task.schema.yaml").read_text())
     parts = [INTRODUCTION, _section("`config.yaml`", config)]
-    for name, title in (("model", "A model: `models.<name>`"), ("study", "A study: `studies.<name>`")):
-        parts.append(_section(title, config["$defs"][name]))
+    shared = {name: entry for name, entry in config["$defs"].items() if entry.get("type") == "object"}
+    parts += [_section(TITLES.get(name, f"`{name}` of a study"), entry) for name, entry in shared.items()]
     for kind, entry in config["$defs"]["method"].items():
         parts.append(_section(f"A method of `kind: {kind}`", entry))
     parts.append(_section("A task's YAML", task))
@@ -70,6 +73,8 @@ def _type(value: Schema) -> str:
         return " or ".join(f"`{_plain(choice)}`" for choice in value["enum"])
     if "type" not in value and "oneOf" in value:
         return " or ".join(_type(choice) for choice in value["oneOf"])
+    if "$ref" in value:
+        return "see below"
     kind = value.get("type", "any")
     if kind == "array" and "items" in value:
         return f"list of {_type(value['items'])}"

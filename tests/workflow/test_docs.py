@@ -40,6 +40,10 @@ def follow(house, name, **environment):
                 assert " ".join(line.split()) in said, f"{name}: {line!r} is not in {said[-2000:]}"
 
 
+def test_the_guide_to_the_statistics_does_what_it_says(house_copy):
+    follow(house_copy, "statistics")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["own_models", "python_api"])
 def test_a_guide_does_what_it_says(made_copy, name):
@@ -108,7 +112,8 @@ def described(entry, place):
 def test_every_setting_is_described():
     task = yaml.safe_load((ROOT / "telepathy/tasks/task.schema.yaml").read_text())
     kinds = schema()["$defs"]
-    entries = {"config": schema(), "model": kinds["model"], "study": kinds["study"], "task": task, **kinds["method"]}
+    shared = {name: entry for name, entry in kinds.items() if entry.get("type") == "object"}
+    entries = {"config": schema(), "task": task, **shared, **kinds["method"]}
     keys = [pair for name, entry in entries.items() for pair in described(entry, name)]
     assert [place for place, value in keys if "const" not in value and not value.get("description")] == []
 
