@@ -40,8 +40,9 @@ def follow(house, name, **environment):
                 assert " ".join(line.split()) in said, f"{name}: {line!r} is not in {said[-2000:]}"
 
 
-def test_the_guide_to_the_statistics_does_what_it_says(house_copy):
-    follow(house_copy, "statistics")
+@pytest.mark.parametrize("name", ["statistics", "recipe"])
+def test_a_guide_without_models_does_what_it_says(house_copy, name):
+    follow(house_copy, name)
 
 
 @pytest.mark.slow
