@@ -242,10 +242,20 @@ def test_milliseconds_on_other_hardware_are_shown_and_not_judged(score):
     assert (row["verdict"], row["reproduced"], row["reason"]) == (NOT_TESTED, 100, "other models and hardware")
 
 
-@pytest.mark.parametrize("median, verdict", [(165, REPRODUCED), (60, NOT_REPRODUCED)])
+@pytest.mark.parametrize("median, verdict", [(165, REPRODUCED), (60, NOT_REPRODUCED), (300, NOT_REPRODUCED)])
 def test_milliseconds_on_the_same_hardware_must_be_within_a_tenth(score, median, verdict):
     rows = [latency("bridge", "equal_work", median, hardware="NVIDIA H100 80GB HBM3")]
     assert on_paper(score, latency=rows).loc["latency-bridge", "verdict"] == verdict
+
+
+@pytest.mark.parametrize("bridge, verdict", [(20, REPRODUCED), (85, REPRODUCED), (200, NOT_REPRODUCED)])
+def test_more_than_the_claimed_speed_up_agrees_too(score, bridge, verdict):
+    # The claim is 4.7 times as fast.
+    rows = [
+        latency(arm, "equal_work", median, hardware="NVIDIA H100")
+        for arm, median in (("bridge", bridge), ("text_relay_50", 400))
+    ]
+    assert on_paper(score, latency=rows).loc["sst2-speedup", "verdict"] == verdict
 
 
 def test_a_rate_is_that_of_its_batch(score):
