@@ -87,7 +87,7 @@ def test_a_machine_without_latex_makes_all_but_the_pdf(made_copy, tmp_path):
 def _without_latex(tmp_path):
     """A PATH that has what Snakemake needs and nothing else."""
     (tmp_path / "bin").mkdir()
-    for name in ("git", "bash", "sh", "env"):
+    for name in ("git", "bash", "sh", "env", "which"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     return f"{Path(sys.executable).parent}:{tmp_path / 'bin'}"
 
