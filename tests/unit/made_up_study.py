@@ -137,7 +137,8 @@ def _run(study: Study, task: str, method: str, k: int, seed: int, accuracy: floa
             {"step": step, "loss": 1.0 / step, "accuracy": accuracy * step / 3, "train_loss": 1.1 / step}
             for step in (1, 2, 3)
         ]
-        write_json(folder / "bridge" / "training.json", {"history": history, "collapsed": False})
+        start = {"step": 0, "loss": 1.2, "accuracy": 0.1}  # scored before any training: no training loss
+        write_json(folder / "bridge" / "training.json", {"history": [start, *history], "collapsed": False})
 
 
 def _pair(versus: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
-from telepathy.training.alignment import SHARPNESS, AlignmentLearner
+from telepathy.training.alignment import SHARPNESS, AlignmentLearner, label_directions
 from telepathy.training.bridge import (
     BridgeLearner,
     ReceiverSide,
@@ -335,6 +335,18 @@ def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
     metrics = alignment.evaluate()
     assert metrics["accuracy"] == pytest.approx((scores.argmax(1) == gold).float().mean().item())
     assert metrics["loss"] == pytest.approx(F.cross_entropy(SHARPNESS * scores, gold).item(), rel=1e-4)
+
+
+def test_soft_tokens_point_at_the_labels_tokens_in_turn(data, lm):
+    learning = learner(data, lm)
+    learning.labels = LabelSet(("one", "two"), ((50, 60, 61), (51, 70)))
+    learning.bridge.config = replace(learning.bridge.config, soft_tokens=5)
+    mean = torch.randn(32)
+    directions = label_directions(learning, mean)
+    for label, turns in enumerate(((50, 60, 61, 50, 60), (51, 70, 51, 70, 51))):
+        for place, token in enumerate(turns):
+            away = lm.embed(torch.tensor(token)) - mean
+            torch.testing.assert_close(directions[label, place], away / away.norm())
 
 
 def test_alignment_runs_no_receiver(data, lm):

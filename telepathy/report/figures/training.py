@@ -46,7 +46,7 @@ def _curves(left: Axes, right: Axes, history: pd.DataFrame, names: Names) -> Non
             left.plot(run["step"], run["train_loss"], color=look["color"], lw=0.8, ls=":")
             right.plot(run["step"], 100 * run["accuracy"], label=label, **look)
             label = None  # one entry for all seeds
-    top = 1.1 * history[["loss", "train_loss"]].to_numpy().max()
+    top = 1.1 * history[["loss", "train_loss"]].max().max()  # there is no training loss at the start
     left.set(xlabel="optimiser step", ylabel="loss (nats)", ylim=(0, top))
     right.set(xlabel="optimiser step", ylabel="dev accuracy (percent)", ylim=(-2, 102))
     for axes in (left, right):
