@@ -105,9 +105,9 @@ def test_training_curves_are_those_of_the_history(study, drawn):
     folders = [path for path in study.files("bridge") if path.is_dir()]
     loss, accuracy = drawn(draw_training, folders, study.names).axes[:2]
     assert len(loss.lines) / 2 == len(accuracy.lines) == 3
-    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
-    np.testing.assert_allclose(loss.lines[1].get_ydata(), [1.1, 1.1 / 2, 1.1 / 3])
-    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [30, 60, 90])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1.2, 1, 1 / 2, 1 / 3])
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), [np.nan, 1.1, 1.1 / 2, 1.1 / 3])
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [10, 30, 60, 90])
 
 
 def test_no_trained_bridge_gives_a_note(study, drawn):
