@@ -15,7 +15,7 @@ from tests.workflow.conftest import House, _copy_made, _copy_project, made  # no
 
 FAST = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5")
 SMALL = ("--snakefile", "tests/slurm/small/Snakefile", "--default-resources", "mem_mb=500", "runtime=2")
-PATIENCE = 300.0
+PATIENCE = 600.0
 
 
 class Run:
