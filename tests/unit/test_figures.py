@@ -176,12 +176,10 @@ def test_the_parts_of_a_bar_add_up_to_the_median(study, drawn):
 
 
 def test_no_measured_arm_gives_a_note(study, tmp_path, drawn):
-    empty = pd.read_csv(study.folder / "latency.csv").head(0)
-    empty.to_csv(tmp_path / "latency.csv", index=False)
-    assert "No arm" in notes(drawn(draw_latency, tmp_path / "latency.csv"))[0]
-    assert (
-        "No arm" in notes(drawn(draw_pareto, tmp_path / "latency.csv", study.folder / "statistics.csv", study.names))[0]
-    )
+    empty = tmp_path / "latency.csv"
+    pd.read_csv(study.folder / "latency.csv").head(0).to_csv(empty, index=False)
+    assert "No arm" in notes(drawn(draw_latency, empty))[0]
+    assert "No arm" in notes(drawn(draw_pareto, empty, study.folder / "statistics.csv", "moods", study.names))[0]
 
 
 @pytest.fixture
