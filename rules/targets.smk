@@ -1,6 +1,7 @@
 # Helpers of all rules, continued: what a study makes.
 
 
+@cache
 def study_runs(study):
     """The study's rows of the run table."""
     study_of(config, study)  # refuses an unknown study by name

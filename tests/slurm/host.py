@@ -98,7 +98,11 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Cancel all jobs, then end the daemons that `start` recorded, and no other process."""
+    """Cancel all jobs, end the daemons that `start` recorded and no other process, and take their configuration away.
+
+    With it and without a controller, every Snakemake command would wait nine seconds: the SLURM
+    plugin asks ``scontrol`` as soon as it is imported.
+    """
     if _running("slurmctld") and _running("slurmd"):
         subprocess.run(["scancel", "--full", f"--user={os.getuid()}"], capture_output=True)
         _wait("the jobs' end", lambda: not _output("squeue", "-h", "-t", "running,completing"))
@@ -111,6 +115,9 @@ def stop() -> None:
             except psutil.TimeoutExpired:
                 process.kill()
         _record(name).unlink(missing_ok=True)
+    for file in (CONFIGURATION / "slurm.conf", CONFIGURATION / "gres.conf"):
+        if file.exists() and file.read_text().startswith(MARK):
+            file.unlink()
 
 
 def finished_jobs() -> list[dict[str, str]]:
