@@ -11,7 +11,7 @@ from tests.unit import conftest as tiny
 from tests.unit.conftest import llama, lms, make_task, task_data, tokenizer  # noqa: F401
 from tests.workflow.conftest import House, _copy_project
 
-TOKEN = "hf_ThisIsNoRealTokenButMustNotLeak"
+TOKEN = "hf_" + "NoRealToken" * 3  # put together, so that the copies of this file do not hold it
 STUDY = {
     "study": "tiny",
     "device": "cpu",
