@@ -85,7 +85,7 @@ def test_the_slurm_profile_is_found_as_typed(house):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"study": "nosuch"}, "no study 'nosuch'; choose one of demo, paper"),
+        ({"study": "nosuch"}, "no study 'nosuch'; choose one of ablation, demo, paper"),
         ({"studies": {"smoke": {"tasks": {"nosuch": {"soft_tokens": 4}}}}}, "no task 'nosuch'; choose one of agnews"),
         (
             {"studies": {"smoke": {"runs": [{"tasks": ["movies"], "methods": ["nosuch"]}]}}},
@@ -108,7 +108,7 @@ def test_a_mistake_in_the_configuration_is_named_with_what_is_allowed(house, tmp
 @pytest.mark.parametrize(
     "target, sentence",
     [
-        ("results/nosuch/summary.csv", "no study 'nosuch'; choose one of demo, paper"),
+        ("results/nosuch/summary.csv", "no study 'nosuch'; choose one of ablation, demo, paper"),
         ("results/demo/runs/nosuch/bridge/k8/seed1/metrics.json", "no task 'nosuch'; choose one of agnews"),
         ("results/demo/runs/movies/nosuch/k8/seed1/metrics.json", "no method 'nosuch'; choose one of bridge"),
     ],
