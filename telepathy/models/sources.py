@@ -44,7 +44,8 @@ def fetch_model(
         weights = sorted(partial.glob("*.safetensors"))
         if not weights:
             raise TelepathyError(f"Model {name} has no *.safetensors weights: name a source that ships safetensors.")
-        files = {file.name: sha256_of(file) for file in sorted(partial.iterdir()) if file.is_file()}
+        kept = [file for file in sorted(partial.iterdir()) if file.is_file() and file.name != "source.json"]
+        files = {file.name: sha256_of(file) for file in kept}
         write_json(partial / "source.json", {"name": name, **origin, "files": files})
 
 

@@ -295,6 +295,12 @@ def test_the_source_of_a_fetched_model_holds_the_hash_of_every_file(saved, tmp_p
     assert recorded == {path.name: sha256_of(path) for path in target.iterdir() if path.name != "source.json"}
 
 
+def test_a_model_fetched_from_the_folder_of_another_loads(saved, tmp_path):
+    first = fetch({"path": str(saved("llama"))}, tmp_path / "first")
+    again = fetch({"path": str(first)}, tmp_path / "again")
+    assert load_language_model(again, CPU).source["path"] == first.name
+
+
 def test_a_source_that_does_not_exist_is_refused_with_its_path(tmp_path):
     with pytest.raises(TelepathyError, match=f"Model tiny should lie at {tmp_path / 'absent'}, but there is no such"):
         fetch({"path": str(tmp_path / "absent")}, tmp_path)

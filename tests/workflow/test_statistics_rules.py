@@ -44,7 +44,8 @@ def test_no_number_of_a_handful_of_examples_is_judged_as_the_publications(made):
 
 def test_a_lost_table_is_made_again_and_nothing_else(made_copy):
     made_copy.path("results/smoke/tables/table8_claims.tex").unlink()
-    assert jobs(made_copy) == {"render_claims_table", "all"}
+    documents = {"write_page", "compile_paper"}  # what shows the table; the latter only where LaTeX is
+    assert {"render_claims_table", "all"} <= jobs(made_copy) <= {"render_claims_table", "all", *documents}
 
 
 def test_an_edited_claim_reruns_the_scorecard_and_its_table(made_copy):
