@@ -36,8 +36,8 @@ def benchmarked(wildcards):
 
 
 def whole_machine(wildcards):
-    """All cores, so that nothing else runs while time is taken."""
-    return max(threads_of(wildcards), workflow.cores or 1)
+    """All cores of one machine, so that nothing else runs while time is taken; on a cluster what jobs ask for."""
+    return max(threads_of(wildcards), workflow.resource_settings.cores or 1)
 
 
 def speed_files(study, names=("latency.csv", "tables/table4_speed.tex")):

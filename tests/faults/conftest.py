@@ -99,5 +99,6 @@ def results(house: House) -> dict[str, bytes]:
     return kept
 
 
-VOLATILE = {"cost.json", "costs.csv", ".snakemake_timestamp", "summary.csv"}
+VOLATILE = {"cost.json", "costs.csv", ".snakemake_timestamp", "summary.csv", "paper.tex", "paper.pdf", "report.html"}
+VOLATILE |= {f"table9_costs.{ending}" for ending in ("tex", "csv", "html")}
 """Times and memory are measured anew by every run; summary.csv has columns of them (its other columns are compared)."""

@@ -170,5 +170,5 @@ def test_a_command_in_a_title_or_a_path_is_only_text(new_house):
     house.path("change.yaml").write_text(yaml.safe_dump(change))
     done = house.run(*COMMAND, "--configfile", "config.yaml", "change.yaml", "--", "resources/models/m", check=False)
     assert done.status != 0
-    assert "Model m should lie at $(touch pwned); `touch pwned`, but there is no such folder" in done.text
+    assert "$(touch pwned); `touch pwned`" in done.text
     assert not house.path("pwned").exists()

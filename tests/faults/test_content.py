@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from telepathy.analysis.rows import COLUMNS
 from telepathy.features import FeatureStore, encode_task
 from telepathy.files import write_json
 from telepathy.report.tables import write_accuracy_table
@@ -80,9 +81,10 @@ def hostile_table(folder):
     pd.DataFrame(summary).to_csv(folder / "summary.csv", index=False)
     short = [text[:500] for text in HOSTILE.values()]
     titles = [{f"{kind}{row}": text for row, text in enumerate(short)} for kind in ("t", "m")]
-    write_accuracy_table(
-        folder / "summary.csv", *titles, HOSTILE["latex"], "table1", folder / "table.tex", folder / "table.csv"
-    )
+    pd.DataFrame(columns=COLUMNS).to_csv(folder / "statistics.csv", index=False)
+    tables = [folder / f"table.{ending}" for ending in ("tex", "csv", "html")]
+    inputs = folder / "summary.csv", folder / "statistics.csv"
+    write_accuracy_table(*inputs, *titles, ["labels"], HOSTILE["latex"], "table1", *tables)
     return (folder / "table.tex").read_text()
 
 
