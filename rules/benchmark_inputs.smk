@@ -36,8 +36,12 @@ def benchmarked(wildcards):
 
 
 def whole_machine(wildcards):
-    """All cores of one machine, so that nothing else runs while time is taken; on a cluster what jobs ask for."""
-    return max(threads_of(wildcards), workflow.resource_settings.cores or 1)
+    """All cores of one machine, so that nothing else runs while time is taken; on a cluster the study's threads.
+
+    A job's own Snakemake, started by the cluster, must come to the same number as the one that asked for it.
+    """
+    cores = workflow.resource_settings.cores if workflow.is_main_process else None
+    return max(threads_of(wildcards), cores or 1)
 
 
 def speed_files(study, names=("latency.csv", "tables/table4_speed.tex")):

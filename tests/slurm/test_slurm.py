@@ -99,7 +99,8 @@ def test_the_smoke_study_goes_through_sbatch_and_ends_with_the_same_predictions(
         found = smoke.house.path(str(path.relative_to(made.folder)))
         pd.testing.assert_frame_equal(pd.read_parquet(found), pd.read_parquet(path))
         assert found.read_bytes() == path.read_bytes()
-    assert said.count("has been submitted with SLURM jobid") == 4  # encode, train, one group of answers, one of tables
+    # Encode, train, time, inspect, and one group each of answers and of all that is read.
+    assert said.count("has been submitted with SLURM jobid") == 6
 
 
 def test_a_job_over_its_time_limit_is_tried_again_with_more(over_time):
