@@ -3,8 +3,8 @@
 A receiver reads a soft token by its likeness to the words that it knows, and copies a label's word
 that stands before it many times over. So a bridge is first trained as a classifier in the receiver's
 embedding space: the soft tokens of an example should point, away from the mean embedding, where the
-tokens of its label point. No receiver runs, so a step costs a tenth of one through the receiver, and
-no seed starts where the receiver's gradient says nothing (the published bridge's collapsed seeds).
+tokens of its label point. No receiver runs, so a step is cheaper than one through the receiver, and a
+seed need not start where the receiver's gradient says nothing (a likely cause of the published bridge's collapse).
 """
 
 from collections.abc import Sequence
