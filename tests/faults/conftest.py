@@ -99,6 +99,12 @@ def results(house: House) -> dict[str, bytes]:
     return kept
 
 
+def differing(house: House, other: House) -> list[str]:
+    """Name the files that only one of two studies has, or whose bytes differ."""
+    ours, theirs = results(house), results(other)
+    return sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+
+
 VOLATILE = {"cost.json", "costs.csv", ".snakemake_timestamp", "summary.csv", "paper.tex", "paper.pdf", "report.html"}
 VOLATILE |= {f"table9_costs.{ending}" for ending in ("tex", "csv", "html")}
 """Times and memory are measured anew by every run; summary.csv has columns of them (its other columns are compared)."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import COMMAND, TINY, TOKEN, make_study, results
+from tests.faults.conftest import COMMAND, TINY, TOKEN, differing, make_study
 
 pytestmark = pytest.mark.faults
 
@@ -22,7 +22,7 @@ def test_a_second_snakemake_is_told_and_disturbs_nothing(new_house, finished):
     assert second.status != 0
     assert "Directory cannot be locked" in second.text
     assert first.wait() == 0, house.path("first.txt").read_text()[-3000:]
-    assert results(house) == results(finished)
+    assert differing(house, finished) == []
 
 
 def test_the_token_of_the_hub_is_in_no_file(finished):
