@@ -19,6 +19,10 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
 
+    def mixed_precision(self) -> torch.autocast:
+        """Matrix products of float32 weights in this precision, for training what stands before the frozen model."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
     def describe(self) -> dict[str, str | int]:
         """Name the hardware for provenance."""
         if self.device.type == "cuda":

@@ -119,7 +119,7 @@ class Bridge(nn.Module, PyTorchModelHubMixin, library_name="telepathy"):
             Soft tokens ``[batch, k, d_receiver]`` in float32, each with the root mean square of a
             typical receiver embedding (a receiver ignores or chokes on vectors of another size).
         """
-        raw = self.raw_tokens(*self.read(states, mask))
+        raw = self.raw_tokens(*self.read(states, mask)).float()  # under autocast it may be less
         return self.embedding_rms * raw * torch.rsqrt(raw.pow(2).mean(-1, keepdim=True) + 1e-6)
 
     def read(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,8 +108,9 @@ def train_bridge(
     started = time.perf_counter()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
-    aligned = _align(learner, embeddings, settings, seed, identity, checkpoints)
-    config = TrainingConfig(**take(TrainingConfig, settings))
+    first = alignment_steps(settings, data.task)
+    aligned = _align(learner, embeddings, {**settings, "steps": first}, seed, identity, checkpoints) if first else []
+    config = TrainingConfig(**take(TrainingConfig, {**settings, "steps": settings["steps"] - first}))
     history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned))
     seconds = time.perf_counter() - started
     bridge.save_pretrained(
@@ -131,6 +132,14 @@ def train_bridge(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+def alignment_steps(settings: Mapping[str, Any], task: Task) -> int:
+    """How many of a bridge's steps point its soft tokens at label words, before the receiver is run.
+
+    At least a tenth of the steps are left to the receiver; a task without labels leaves it all of them.
+    """
+    return min(settings["alignment_steps"], settings["steps"] * 9 // 10) if task.labels else 0
+
+
 def _align(
     learner: BridgeLearner,
     embeddings: Tensor,
@@ -139,12 +148,9 @@ def _align(
     identity: Any,
     checkpoints: str | Path | None,
 ) -> list[dict[str, float]]:
-    """Train on label words alone, where there are any; returns the history, empty if there was nothing to do."""
-    if not settings["alignment_steps"] or learner.labels is None:
-        return []
-    names = {"steps": "alignment_steps", "batch_size": "alignment_batch_size", "learning_rate": "alignment_rate"}
-    own = {key: settings[name] for key, name in names.items()}
-    config = TrainingConfig(**{**take(TrainingConfig, settings), **own, "keep": "best"})
+    """Train on label words alone and return the history."""
+    own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "best"}
+    config = TrainingConfig(**{**take(TrainingConfig, settings), **own})
     folder = None if checkpoints is None else Path(checkpoints) / "alignment"
     return fit(AlignmentLearner(learner, embeddings), config, seed, identity, folder, say)
 

@@ -182,7 +182,8 @@ class BridgeLearner:
         """Soft tokens of some examples, ``[batch, k, d_receiver]``."""
         batch, mask = states.batch(rows)
         device = self.receiver.compute.device
-        return self.bridge(batch.to(device), mask.to(device))
+        with self.receiver.compute.mixed_precision():
+            return self.bridge(batch.to(device), mask.to(device))
 
     def prefix(self, soft: Tensor) -> tuple[Tensor, Tensor]:
         """What the receiver reads after the shared beginning, and the mask of all that it reads."""

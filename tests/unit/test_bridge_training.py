@@ -12,7 +12,7 @@ from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
 from telepathy.config import method_settings
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
-from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
+from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
 from telepathy.training.alignment import SHARPNESS, AlignmentLearner, label_directions
 from telepathy.training.bridge import (
@@ -216,6 +216,7 @@ def data(tmp_path, make_task, llama):
 def settings(**changes):
     """Settings of a bridge, the schema's defaults included."""
     own = {"kind": "bridge", "sender_layer": 1, "width": 32, "steps": 40, "learning_rate": 0.01, "batch_size": 8}
+    own["alignment_steps"] = 10
     return method_settings({"methods": {"bridge": {**own, **changes}}}, "bridge")
 
 
@@ -361,9 +362,9 @@ def test_alignment_runs_no_receiver(data, lm):
 
 def test_a_bridge_that_training_would_spoil_stays_as_alignment_left_it(data, lms, tmp_path, deterministic):
     folders = []
-    for steps, rate in ((1, 1e-9), (3, 30.0)):
-        folders.append(tmp_path / f"after {steps}")
-        changes = {"steps": steps, "learning_rate": rate, "alignment_rate": 0.01}
+    for rate in (1e-9, 30.0):
+        folders.append(tmp_path / f"at {rate}")
+        changes = {"steps": 30, "alignment_steps": 27, "learning_rate": rate, "alignment_rate": 0.01}
         train_bridge(data, lms["gpt2"], settings(**changes), k=2, seed=1, target=folders[-1])
     assert history(folders[1])[0]["step"] == 0
     assert history(folders[1])[0]["accuracy"] > history(folders[1])[-1]["accuracy"]
@@ -375,6 +376,11 @@ def test_a_task_without_labels_and_settings_without_steps_have_no_alignment(data
     train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
     content = json.loads((tmp_path / "none/training.json").read_text())
     assert content["alignment"] == [] and content["history"][0]["step"] > 0
+
+
+@pytest.mark.parametrize("steps, asked, through_labels", [(340, 300, 300), (200, 300, 180), (1, 300, 0), (10, 0, 0)])
+def test_alignment_is_a_part_of_the_steps_and_leaves_some_to_the_receiver(data, steps, asked, through_labels):
+    assert alignment_steps({"steps": steps, "alignment_steps": asked}, data.task) == through_labels
 
 
 def history(folder):

@@ -47,8 +47,9 @@ def test_what_is_trained_is_what_the_folder_holds(train, films, llama, lms, tmp_
 
 
 def test_a_progress_bar_counts_the_steps(train, capsys):
-    train(steps=4)
-    assert "4/4" in capsys.readouterr().err
+    train(steps=6, alignment_steps=4)
+    shown = capsys.readouterr().err
+    assert "4/4" in shown and "2/2" in shown
 
 
 def test_limits_are_kept(train, tmp_path):
