@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from telepathy.files import write_json, write_parquet
+from telepathy.files import read_json, sha256_of, write_json, write_parquet
 
 LABELS = ["no", "yes"]
 
@@ -34,12 +34,19 @@ def write_run(folder: Path, task: str, method: str, k: int, seed: int, right: np
     """Write one run's predictions and metrics; return the path of the predictions."""
     run = folder / "runs" / task / method / f"k{k}" / f"seed{seed}"
     frame = predictions(right)
-    write_parquet(run / "predictions.parquet", frame)
     counts = {"n": len(right), "correct": int(right.sum()), "accuracy": float(right.mean()), "unparsed": 0}
     counts["majority"] = float(frame["label"].value_counts(normalize=True).max())
     entry = {"study": folder.name, "task": task, "method": method, "k": k, "seed": seed}
     write_json(run / "metrics.json", {"run": entry, "metrics": counts, "provenance": {}})
-    return run / "predictions.parquet"
+    return answered(run / "predictions.parquet", frame)
+
+
+def answered(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a run's predictions, and their hash into its metrics; return their path."""
+    write_parquet(path, frame)
+    metrics = path.with_name("metrics.json")
+    write_json(metrics, {**read_json(metrics), "files": {path.name: sha256_of(path)}})
+    return path
 
 
 def write_study(folder: Path, runs: Mapping[tuple[str, str, int], Mapping[int, np.ndarray]]) -> list[Path]:

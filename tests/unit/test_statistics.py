@@ -9,8 +9,7 @@ from telepathy.analysis.rows import COLUMNS
 from telepathy.analysis.statistics import compute_statistics
 from telepathy.config import check_config
 from telepathy.errors import TelepathyError
-from telepathy.files import write_parquet
-from tests.unit.studies import predictions, some_right, write_run, write_study
+from tests.unit.studies import answered, predictions, some_right, write_run, write_study
 
 N = 120
 RUNS = {
@@ -127,7 +126,7 @@ def test_mcnemars_test_is_exact_for_every_matched_seed(table):
 def test_examples_are_paired_by_their_names_and_not_by_their_order(tmp_path, table):
     files = write_study(tmp_path / "study", RUNS)
     shuffled = pd.read_parquet(files[0]).sample(frac=1, random_state=1)
-    write_parquet(files[0], shuffled)
+    answered(files[0], shuffled)
     pd.testing.assert_frame_equal(compute(files, tmp_path / "statistics.csv"), table)
 
 
@@ -225,7 +224,7 @@ def test_an_unparsed_answer_is_wrong(tmp_path):
     frame = predictions(some_right(20, 10))
     frame.loc[:3, "prediction"] = None
     path = write_run(tmp_path, "movies", "bridge", 8, 1, some_right(20, 10))
-    write_parquet(path, frame)
+    answered(path, frame)
     assert only(compute([path], tmp_path / "statistics.csv"), "accuracy")["estimate"] == 30
 
 
