@@ -74,6 +74,16 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
+def seed_step(seed: int, step: int) -> None:
+    """Seed PyTorch for one step of training: what is drawn in it depends on nothing drawn before."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+
+
+def draws(*names: int) -> np.random.Generator:
+    """Random draws that belong to PyTorch's last seed and these names, whoever else draws before or beside them."""
+    return np.random.default_rng([torch.initial_seed(), *names])
+
+
 def use_threads(threads: int) -> None:
     """Use this many CPU threads; part of a run's identity, since sums are split by thread."""
     torch.set_num_threads(max(1, threads))

@@ -104,6 +104,7 @@ def train_bridge(
         ReceiverSide(**take(ReceiverSide, settings)),
         loss=settings["loss"],
         diversity=settings["diversity"],
+        input_dropout=settings["input_dropout"],
     )
     started = time.perf_counter()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]

@@ -72,7 +72,7 @@ class AlignmentLearner:
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Cross-entropy of the sharpened likeness against the right label."""
-        scores = self.scores(self.learner.soft_tokens(self.learner.states, rows))
+        scores = self.scores(self.learner.training_tokens(rows))
         return F.cross_entropy(SHARPNESS * scores, self.gold[list(rows)].to(scores.device))
 
     @torch.no_grad()

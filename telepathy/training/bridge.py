@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from telepathy.bridges import Bridge
+from telepathy.devices import draws
 from telepathy.errors import TelepathyError
 from telepathy.features import LayerStates
 from telepathy.models.loading import LanguageModel, head_logits, pad
@@ -152,8 +153,10 @@ class BridgeLearner:
         side: ReceiverSide,
         loss: str = "vocabulary",
         diversity: float = 0.0,
+        input_dropout: float = 0.0,
     ):
-        self.bridge, self.receiver, self.task, self.side, self.diversity = bridge, receiver, task, side, diversity
+        self.bridge, self.receiver, self.task, self.side = bridge, receiver, task, side
+        self.diversity, self.input_dropout = diversity, input_dropout
         self.states, self.train = train
         self.dev_states, self.dev = dev
         self.answers = answer_rows(receiver, task, train[1])
@@ -178,10 +181,16 @@ class BridgeLearner:
         order = np.argsort(self.dev_states.lengths(), kind="stable")
         return [part.tolist() for part in np.array_split(order, max(1, len(order) // 64))]
 
-    def soft_tokens(self, states: LayerStates, rows: Sequence[int]) -> Tensor:
+    def training_tokens(self, rows: Sequence[int]) -> Tensor:
+        """Soft tokens of training examples with some features of the states dropped, ``[batch, k, d_receiver]``."""
+        return self.soft_tokens(self.states, rows, self.input_dropout)
+
+    def soft_tokens(self, states: LayerStates, rows: Sequence[int], dropout: float = 0.0) -> Tensor:
         """Soft tokens of some examples, ``[batch, k, d_receiver]``."""
         batch, mask = states.batch(rows)
         device = self.receiver.compute.device
+        if dropout:
+            batch = drop_features(batch, self.bridge.state_mean.cpu(), rows, dropout)
         with self.receiver.compute.mixed_precision():
             return self.bridge(batch.to(device), mask.to(device))
 
@@ -192,7 +201,7 @@ class BridgeLearner:
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Answer loss, plus the published penalty on soft tokens that resemble each other if asked for."""
-        soft = self.soft_tokens(self.states, rows)
+        soft = self.training_tokens(rows)
         answers = [self.answers[row] for row in rows]
         loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
         return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
@@ -221,6 +230,25 @@ class BridgeLearner:
             share = torch.stack(entropies).mean(0)
             metrics["prediction_entropy"] = float(-(share * share.clamp(min=1e-9).log()).sum())
         return metrics
+
+
+def drop_features(states: Tensor, mean: Tensor, rows: Sequence[int], share: float) -> Tensor:
+    """Put the mean in the place of a random share of an example's features, the same ones at all of its tokens.
+
+    What an example keeps depends on the step's seed and its row alone (`telepathy.devices.draws`), so a
+    batch that is computed in parts, or by several processes, is the same batch.
+
+    Args:
+        states: ``[batch, tokens, d_sender]``.
+        mean: of every feature, ``[d_sender]``.
+        rows: of the examples.
+        share: between 0 and 1; what is kept is scaled up to make up for it.
+
+    Returns:
+        States of the same shape in float32.
+    """
+    kept = np.stack([draws(row).random(len(mean)) >= share for row in rows])
+    return mean + (states.float() - mean) * (torch.from_numpy(kept).unsqueeze(1) / (1 - share))
 
 
 def mean_similarity(soft_tokens: Tensor) -> Tensor:

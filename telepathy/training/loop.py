@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.files import fingerprint
 from telepathy.training.checkpoints import load_checkpoint, save_checkpoint
@@ -180,6 +181,7 @@ def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -
     rows = batch_rows(learner.examples, config.batch_size, step, seed)
     loss = None
     while loss is None:
+        seed_step(seed, step)
         optimizer.zero_grad(set_to_none=True)
         loss = _gradients_that_fit(learner, rows, state)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))

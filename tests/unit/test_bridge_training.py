@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
 from telepathy.config import method_settings
+from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
@@ -20,6 +21,7 @@ from telepathy.training.bridge import (
     ReceiverSide,
     answer_loss,
     answer_rows,
+    drop_features,
     effective_rank,
     mean_similarity,
     receiver_prefix,
@@ -376,6 +378,38 @@ def test_a_task_without_labels_and_settings_without_steps_have_no_alignment(data
     train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
     content = json.loads((tmp_path / "none/training.json").read_text())
     assert content["alignment"] == [] and content["history"][0]["step"] > 0
+
+
+def test_dropped_features_are_the_mean_and_kept_ones_keep_the_expectation():
+    states, mean = torch.randn(4, 5, 2000).to(torch.bfloat16), torch.randn(2000)
+    seed_step(3, 7)
+    dropped = drop_features(states, mean, [9, 2, 5, 30], 0.25)
+    gone = (dropped == mean).all(1)  # an example loses a feature at all of its tokens
+    assert gone.float().mean(1).tolist() == pytest.approx([0.25] * 4, abs=0.04)
+    assert not torch.equal(gone[0], gone[1])
+    whole = mean + (states.float() - mean) / 0.75
+    kept = ~gone.unsqueeze(1).expand_as(whole)
+    torch.testing.assert_close(dropped[kept], whole[kept])
+
+
+def test_what_is_dropped_depends_on_step_and_row_and_not_on_the_batch():
+    states, mean = torch.randn(3, 2, 50), torch.zeros(50)
+
+    def gone(step, rows):
+        seed_step(1, step)
+        torch.randn(len(rows))  # others draw in between
+        return drop_features(states[: len(rows)], mean, rows, 0.5) == 0
+
+    assert torch.equal(gone(4, [8, 6, 7])[1:], gone(4, [6, 7]))
+    assert not torch.equal(gone(4, [8]), gone(5, [8]))
+
+
+def test_a_bridge_is_trained_with_dropped_features_and_judged_with_all(data, lms):
+    plain, dropping = (learner(data, lms["gpt2"], input_dropout=share) for share in (0.0, 0.5))
+    dropping.bridge.load_state_dict(plain.bridge.state_dict())
+    seed_step(0, 0)
+    assert dropping.loss([0, 1]).item() != pytest.approx(plain.loss([0, 1]).item(), rel=1e-4)
+    assert dropping.evaluate() == plain.evaluate()
 
 
 @pytest.mark.parametrize("steps, asked, through_labels", [(340, 300, 300), (200, 300, 180), (1, 300, 0), (10, 0, 0)])
