@@ -150,7 +150,7 @@ def _align(
     checkpoints: str | Path | None,
 ) -> list[dict[str, float]]:
     """Train on label words alone and return the history."""
-    own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "best"}
+    own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "last"}
     config = TrainingConfig(**{**take(TrainingConfig, settings), **own})
     folder = None if checkpoints is None else Path(checkpoints) / "alignment"
     return fit(AlignmentLearner(learner, embeddings), config, seed, identity, folder, say)
