@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 
 import pandas as pd
@@ -15,6 +17,7 @@ from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
+from telepathy.training import loop
 from telepathy.training.alignment import SHARPNESS, AlignmentLearner, label_directions
 from telepathy.training.bridge import (
     BridgeLearner,
@@ -27,6 +30,7 @@ from telepathy.training.bridge import (
     receiver_prefix,
     shared_beginning,
 )
+from tests.unit.test_checkpoints import in_a_child
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 PREFIXES = [[1, 80, 81, 82, 83], [1, 90, 91], [1, 70, 71, 72]]
@@ -415,6 +419,37 @@ def test_a_bridge_is_trained_with_dropped_features_and_judged_with_all(data, lms
 @pytest.mark.parametrize("steps, asked, through_labels", [(340, 300, 300), (200, 300, 180), (1, 300, 0), (10, 0, 0)])
 def test_alignment_is_a_part_of_the_steps_and_leaves_some_to_the_receiver(data, steps, asked, through_labels):
     assert alignment_steps({"steps": steps, "alignment_steps": asked}, data.task) == through_labels
+
+
+def killed_in_step(number, work):
+    """Do some work and kill this process in the middle of the n-th step of training."""
+    steps, whole_step = [], loop._gradients_that_fit
+
+    def step(*arguments):
+        steps.append(whole_step(*arguments))
+        if len(steps) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return steps[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_gradients_that_fit", step)
+        work()
+
+
+@pytest.mark.parametrize("number", [2, 9, 11, 14, 30, 40])
+def test_a_bridge_killed_in_alignment_or_after_ends_with_the_same_bytes(data, lms, tmp_path, number, deterministic):
+    def train(name):
+        folder, kept = tmp_path / name, tmp_path / f"{name} checkpoints"
+        train_bridge(data, lms["gpt2"], settings(checkpoint_every=3), k=2, seed=1, target=folder, checkpoints=kept)
+        return (folder / "model.safetensors").read_bytes(), evaluate_bridge(data, lms["gpt2"], folder), history(folder)
+
+    weights, answers, scores = train("undisturbed")
+    assert in_a_child(lambda: killed_in_step(number, lambda: train("killed"))) == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    assert number < 4 or list((tmp_path / "killed checkpoints").rglob("last.safetensors"))
+    again = train("killed")
+    assert (again[0] == weights, again[2]) == (True, scores)
+    pd.testing.assert_frame_equal(again[1], answers, check_exact=True)
 
 
 def history(folder):
