@@ -24,7 +24,7 @@ from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.scoring.answers import answer
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
-from telepathy.training.alignment import AlignmentLearner
+from telepathy.training.alignment import alignment_learner
 from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix, shared_beginning
 from telepathy.training.loop import TrainingConfig, fit
 
@@ -109,7 +109,7 @@ def train_bridge(
     started = time.perf_counter()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
-    first = alignment_steps(settings, data.task)
+    first = alignment_steps(settings)
     aligned = _align(learner, embeddings, {**settings, "steps": first}, seed, identity, checkpoints) if first else []
     config = TrainingConfig(**take(TrainingConfig, {**settings, "steps": settings["steps"] - first}))
     history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned))
@@ -133,12 +133,9 @@ def train_bridge(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def alignment_steps(settings: Mapping[str, Any], task: Task) -> int:
-    """How many of a bridge's steps point its soft tokens at label words, before the receiver is run.
-
-    At least a tenth of the steps are left to the receiver; a task without labels leaves it all of them.
-    """
-    return min(settings["alignment_steps"], settings["steps"] * 9 // 10) if task.labels else 0
+def alignment_steps(settings: Mapping[str, Any]) -> int:
+    """How many of a bridge's steps point its soft tokens at words before the receiver is run: 9 of 10 at most."""
+    return min(settings["alignment_steps"], settings["steps"] * 9 // 10)
 
 
 def _align(
@@ -149,11 +146,11 @@ def _align(
     identity: Any,
     checkpoints: str | Path | None,
 ) -> list[dict[str, float]]:
-    """Train on label words alone and return the history."""
+    """Train on the words of the answers alone and return the history."""
     own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "last"}
     config = TrainingConfig(**{**take(TrainingConfig, settings), **own})
     folder = None if checkpoints is None else Path(checkpoints) / "alignment"
-    return fit(AlignmentLearner(learner, embeddings), config, seed, identity, folder, say)
+    return fit(alignment_learner(learner, embeddings), config, seed, identity, folder, say)
 
 
 def _index(data: BridgeData) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""Before a receiver is run at all: point the soft tokens at its own words for the right label.
+"""Before a receiver is run at all: point the soft tokens at its own words for the right answer.
 
 A receiver reads a soft token by its likeness to the words that it knows, and copies a label's word
 that stands before it many times over. So a bridge is first trained as a classifier in the receiver's
 embedding space: the soft tokens of an example should point, away from the mean embedding, where the
 tokens of its label point. No receiver runs, so a step is cheaper than one through the receiver, and a
 seed need not start where the receiver's gradient says nothing (a likely cause of the published bridge's collapse).
+Where answers are not labels but numbers, each soft token points at one token of the answer.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -18,42 +20,17 @@ from telepathy.training.bridge import BridgeLearner
 SHARPNESS = 10.0  # Cosines are multiplied by it: of two labels at right angles one can then win clearly.
 
 
-def label_directions(learner: BridgeLearner, mean: Tensor) -> Tensor:
-    """Where each label's tokens point from the mean embedding, repeated over the places of the soft tokens.
-
-    Args:
-        learner: gives the receiver, the label set and ``k``.
-        mean: the receiver's mean embedding, ``[d_receiver]``.
-
-    Returns:
-        Unit vectors ``[labels, k, d_receiver]`` in float32.
-    """
-    assert learner.labels is not None
-    device = learner.receiver.compute.device
-    places = torch.arange(learner.bridge.config.soft_tokens, device=device)
-    rows = [
-        learner.receiver.embed(torch.tensor(tokens, device=device)[places % len(tokens)])
-        for tokens in learner.labels.tokens
-    ]
-    return F.normalize(torch.stack(rows).float() - mean, dim=-1)
-
-
-class AlignmentLearner:
+class AlignmentLearner(ABC):
     """The same bridge and examples as a `BridgeLearner`, without the receiver, for `telepathy.training.loop.fit`.
 
     Args:
-        learner: of a task with labels.
+        learner: gives bridge, states, answers and the receiver's embeddings.
         embeddings: a sample of the receiver's embeddings, ``[words, d_receiver]``, whose mean is the origin.
     """
 
     def __init__(self, learner: BridgeLearner, embeddings: Tensor):
-        assert learner.labels is not None
         self.learner = learner
         self.mean = embeddings.float().mean(0).to(learner.receiver.compute.device)
-        self.directions = label_directions(learner, self.mean)
-        place = {name: index for index, name in enumerate(learner.labels.names)}
-        self.gold = torch.tensor([place[name] for name in learner.train["label"]])
-        self.dev_gold = torch.tensor([place[name] for name in learner.dev["label"]])
 
     @property
     def trainable(self) -> nn.Module:
@@ -63,24 +40,86 @@ class AlignmentLearner:
     @property
     def examples(self) -> int:
         """Number of training examples."""
-        return len(self.gold)
+        return self.learner.examples
 
+    def directions(self, tokens: Tensor) -> Tensor:
+        """Where tokens ``[...]`` point from the mean embedding: unit vectors ``[..., d_receiver]`` in float32."""
+        return F.normalize(self.learner.receiver.embed(tokens.to(self.mean.device)).float() - self.mean, dim=-1)
+
+    @abstractmethod
     def scores(self, soft_tokens: Tensor) -> Tensor:
-        """Likeness to every label: the mean cosine over the soft tokens, ``[batch, labels]``."""
-        pointing = F.normalize(soft_tokens - self.mean, dim=-1)
-        return torch.einsum("bkd,nkd->bn", pointing, self.directions) / pointing.shape[1]
+        """Likeness of soft tokens ``[batch, k, d_receiver]`` to every candidate, ``[batch, ..., candidates]``."""
+
+    @abstractmethod
+    def gold(self, split: str, rows: Sequence[int]) -> Tensor:
+        """The right candidates of some examples of ``train`` or ``dev``, ``[batch, ...]``."""
 
     def loss(self, rows: Sequence[int]) -> Tensor:
-        """Cross-entropy of the sharpened likeness against the right label."""
-        scores = self.scores(self.learner.training_tokens(rows))
-        return F.cross_entropy(SHARPNESS * scores, self.gold[list(rows)].to(scores.device))
+        """Cross-entropy of the sharpened likeness against what is right."""
+        return self._cross_entropy(self.scores(self.learner.training_tokens(rows)), self.gold("train", rows))
+
+    def _cross_entropy(self, scores: Tensor, gold: Tensor) -> Tensor:
+        return F.cross_entropy(SHARPNESS * scores.flatten(0, -2), gold.to(scores.device).flatten())
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Dev accuracy of the most alike label, and the loss."""
+        """Dev accuracy of the most alike candidates (all of an example's must be right), and the loss."""
         losses, hits = 0.0, 0
         for rows in self.learner.dev_batches:
             scores = self.scores(self.learner.soft_tokens(self.learner.dev_states, rows)).cpu()
-            losses += float(F.cross_entropy(SHARPNESS * scores, self.dev_gold[rows], reduction="sum"))
-            hits += int((scores.argmax(1) == self.dev_gold[rows]).sum())
-        return {"loss": losses / len(self.dev_gold), "accuracy": hits / len(self.dev_gold)}
+            gold = self.gold("dev", rows)
+            losses += float(self._cross_entropy(scores, gold)) * len(rows)
+            hits += int((scores.argmax(-1) == gold).reshape(len(rows), -1).all(1).sum())
+        return {"loss": losses / len(self.learner.dev), "accuracy": hits / len(self.learner.dev)}
+
+
+class LabelAlignment(AlignmentLearner):
+    """Candidates are the task's labels: all soft tokens together point at the tokens of one, counted round."""
+
+    def __init__(self, learner: BridgeLearner, embeddings: Tensor):
+        super().__init__(learner, embeddings)
+        assert learner.labels is not None
+        places = torch.arange(learner.bridge.config.soft_tokens)
+        tokens = torch.stack([torch.tensor(label)[places % len(label)] for label in learner.labels.tokens])
+        self.labels = self.directions(tokens)
+        place = {name: index for index, name in enumerate(learner.labels.names)}
+        frames = {"train": learner.train, "dev": learner.dev}
+        self._gold = {split: torch.tensor([place[name] for name in frame["label"]]) for split, frame in frames.items()}
+
+    def scores(self, soft_tokens: Tensor) -> Tensor:
+        """Mean cosine over the soft tokens with every label, ``[batch, labels]``."""
+        pointing = F.normalize(soft_tokens - self.mean, dim=-1)
+        return torch.einsum("bkd,nkd->bn", pointing, self.labels) / pointing.shape[1]
+
+    def gold(self, split: str, rows: Sequence[int]) -> Tensor:
+        """Places of the right labels, ``[batch]``."""
+        return self._gold[split][list(rows)]
+
+
+class AnswerAlignment(AlignmentLearner):
+    """Candidates are the tokens of all answers: soft token ``j`` points at token ``j`` of its own, or at its last."""
+
+    def __init__(self, learner: BridgeLearner, embeddings: Tensor):
+        super().__init__(learner, embeddings)
+        answers = {"train": learner.answers, "dev": learner.dev_answers}
+        tokens = sorted({token for rows in answers.values() for row in rows for token in row})
+        place = {token: index for index, token in enumerate(tokens)}
+        self.tokens = self.directions(torch.tensor(tokens))
+        places = range(learner.bridge.config.soft_tokens)
+        self._gold = {
+            split: torch.tensor([[place[row[min(j, len(row) - 1)]] for j in places] for row in rows])
+            for split, rows in answers.items()
+        }
+
+    def scores(self, soft_tokens: Tensor) -> Tensor:
+        """Cosine of every soft token with every token, ``[batch, k, tokens]``."""
+        return F.normalize(soft_tokens - self.mean, dim=-1) @ self.tokens.T
+
+    def gold(self, split: str, rows: Sequence[int]) -> Tensor:
+        """Places of the right tokens, ``[batch, k]``."""
+        return self._gold[split][list(rows)]
+
+
+def alignment_learner(learner: BridgeLearner, embeddings: Tensor) -> AlignmentLearner:
+    """The alignment that fits a task: at labels where there are any, else at the tokens of the answer."""
+    return (AnswerAlignment if learner.labels is None else LabelAlignment)(learner, embeddings)

@@ -18,7 +18,7 @@ from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
 from telepathy.training import loop
-from telepathy.training.alignment import SHARPNESS, AlignmentLearner, label_directions
+from telepathy.training.alignment import SHARPNESS, AnswerAlignment, LabelAlignment, alignment_learner
 from telepathy.training.bridge import (
     BridgeLearner,
     ReceiverSide,
@@ -325,7 +325,7 @@ def pointed(learning, lm, split, row):
 
 def aligning(data, lm):
     learning = learner(data, lm)
-    return learning, AlignmentLearner(learning, lm.model.get_input_embeddings().weight.detach())
+    return learning, alignment_learner(learning, lm.model.get_input_embeddings().weight.detach())
 
 
 def test_alignment_is_a_choice_between_labels_by_cosine(data, lm):
@@ -346,14 +346,59 @@ def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
 
 def test_soft_tokens_point_at_the_labels_tokens_in_turn(data, lm):
     learning = learner(data, lm)
-    learning.labels = LabelSet(("one", "two"), ((50, 60, 61), (51, 70)))
+    learning.labels = LabelSet(("negative", "positive"), ((50, 60, 61), (51, 70)))
     learning.bridge.config = replace(learning.bridge.config, soft_tokens=5)
     mean = torch.randn(32)
-    directions = label_directions(learning, mean)
+    directions = LabelAlignment(learning, mean.unsqueeze(0)).labels
     for label, turns in enumerate(((50, 60, 61, 50, 60), (51, 70, 51, 70, 51))):
         for place, token in enumerate(turns):
             away = lm.embed(torch.tensor(token)) - mean
             torch.testing.assert_close(directions[label, place], away / away.norm())
+
+
+@pytest.fixture
+def numbers(data, lm):
+    """A learner of two soft tokens whose answers are not labels but rows of tokens, its alignment, and the mean."""
+    learning, mean = learner(data, lm), torch.randn(32)
+    learning.labels = None
+    learning.answers = [[50 + row % 3, 60, 2] if row % 2 else [70, 2] for row in range(learning.examples)]
+    learning.dev_answers = [[50, 2]] * len(data.frame("dev"))
+    alignment = alignment_learner(learning, mean.unsqueeze(0))
+    assert isinstance(alignment, AnswerAlignment)
+    return learning, alignment, mean
+
+
+def test_alignment_at_an_answer_is_a_choice_of_one_token_a_place(data, lm, numbers):
+    learning, alignment, mean = numbers
+    tokens = [2, 50, 51, 52, 60, 70]  # all that stand in answers
+    words = lm.embed(torch.tensor(tokens)) - mean
+    losses = []
+    for row, answer in ((3, [50, 60, 2]), (4, [70, 2])):
+        with torch.no_grad():
+            soft = learning.bridge(*learning.states.batch([row]))[0]
+        for place in range(2):
+            cosines = F.cosine_similarity((soft[place] - mean).unsqueeze(0), words)
+            gold = torch.tensor(tokens.index(answer[place]))
+            losses.append(F.cross_entropy(SHARPNESS * cosines, gold).item())
+    assert alignment.loss([3, 4]).item() == pytest.approx(sum(losses) / 4, rel=1e-4)
+
+
+def test_soft_tokens_past_an_answer_point_at_its_end(data, lm, numbers):
+    learning, _, mean = numbers
+    learning.bridge.config = replace(learning.bridge.config, soft_tokens=5)
+    gold = AnswerAlignment(learning, mean.unsqueeze(0)).gold("train", [3, 4])
+    assert gold.tolist() == [[1, 4, 0, 0, 0], [5, 0, 0, 0, 0]]
+
+
+def test_an_answer_is_right_if_all_its_tokens_are(data, lm, numbers, monkeypatch):
+    learning, alignment, _ = numbers
+    gold = F.one_hot(torch.tensor([[1, 0]]), 6).float()
+    half = F.one_hot(torch.tensor([[1, 1]]), 6).float()
+    batch = len(learning.dev_batches[0])
+    for scores, accuracy in ((gold, 1.0), (half, 0.0)):
+        monkeypatch.setattr(alignment, "scores", lambda soft, scores=scores: scores.expand(len(soft), -1, -1))
+        assert alignment.evaluate()["accuracy"] == accuracy
+    assert batch > 1
 
 
 def test_alignment_runs_no_receiver(data, lm):
@@ -378,7 +423,7 @@ def test_a_bridge_that_training_would_spoil_stays_as_alignment_left_it(data, lms
     torch.testing.assert_close(kept["leave.weight"], spoilt["leave.weight"], rtol=1e-4, atol=1e-6)
 
 
-def test_a_task_without_labels_and_settings_without_steps_have_no_alignment(data, lms, tmp_path, deterministic):
+def test_settings_without_steps_have_no_alignment(data, lms, tmp_path, deterministic):
     train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
     content = json.loads((tmp_path / "none/training.json").read_text())
     assert content["alignment"] == [] and content["history"][0]["step"] > 0
@@ -416,9 +461,9 @@ def test_a_bridge_is_trained_with_dropped_features_and_judged_with_all(data, lms
     assert dropping.evaluate() == plain.evaluate()
 
 
-@pytest.mark.parametrize("steps, asked, through_labels", [(340, 300, 300), (200, 300, 180), (1, 300, 0), (10, 0, 0)])
-def test_alignment_is_a_part_of_the_steps_and_leaves_some_to_the_receiver(data, steps, asked, through_labels):
-    assert alignment_steps({"steps": steps, "alignment_steps": asked}, data.task) == through_labels
+@pytest.mark.parametrize("steps, asked, aligned", [(340, 300, 300), (200, 300, 180), (1, 300, 0), (10, 0, 0)])
+def test_alignment_is_a_part_of_the_steps_and_leaves_some_to_the_receiver(steps, asked, aligned):
+    assert alignment_steps({"steps": steps, "alignment_steps": asked}) == aligned
 
 
 def killed_in_step(number, work):
