@@ -41,7 +41,7 @@ test: .venv/installed  ## run all tests but those of clusters and faults
 test-slurm: .venv/installed  ## run the study through a real SLURM on this machine (needs root and its packages)
 	.venv/bin/python -m pytest -m slurm tests/slurm
 
-test-faults: .venv/installed  ## kill, fill disks, flip bits (needs root; TELEPATHY_KILLS=20 for more kills)
+test-faults: .venv/installed  ## kill, fill disks, flip bits (needs root; TELEPATHY_KILLS=5 for fewer kills)
 	.venv/bin/python -m pytest -m faults tests/faults
 
 test-fast: .venv/installed  ## run the tests that need no real models, no LaTeX, no browser, no cluster

@@ -12,8 +12,8 @@ import pytest
 from tests.faults.conftest import COMMAND, TINY, TOKEN, differing, make_study
 
 pytestmark = pytest.mark.faults
-MOMENTS = int(os.environ.get("TELEPATHY_KILLS", "5"))
-"""How many kills; `TELEPATHY_KILLS=20 make test-faults` for the full round."""
+MOMENTS = int(os.environ.get("TELEPATHY_KILLS", "20"))
+"""How many kills; `TELEPATHY_KILLS=5 make test-faults` for a quick round."""
 
 
 def _started(house) -> subprocess.Popen:
