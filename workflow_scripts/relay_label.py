@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from telepathy.analysis.results import read_predictions, write_run
+from telepathy.analysis.predictions import read_predictions
+from telepathy.analysis.results import write_run
 from telepathy.devices import choose_compute
 from telepathy.methods.relay import label_relay
 from telepathy.tasks.data import load_split

@@ -91,10 +91,16 @@ def two_level_bootstrap(values: np.ndarray, draws: int, seed: int = SEED) -> Est
 def _satterthwaite(
     mean: np.ndarray, seed_part: np.ndarray, example_part: np.ndarray, rest: np.ndarray, seeds: int, n: int
 ) -> Estimate:
-    """Put the mean squares of the two-way layout together; none of its variances is below zero."""
-    variance = np.maximum.reduce([seed_part + example_part - rest, seed_part, example_part])
-    variance = np.where(variance < 1e-24, 0.0, variance)  # rounding of what does not vary
+    """Put the mean squares of the two-way layout together.
+
+    Seeds and examples vary by zero at least. A difference of mean squares that may not fall below
+    zero is too large on average where seeds do not vary: the floor is lower by that bias, the mean
+    of what a chi-squared variable over its degrees of freedom exceeds 1 by.
+    """
     few, many = max(seeds - 1, 1), max(n - 1, 1)
+    bias = stats.chi2.sf(few, few + 2) - stats.chi2.sf(few, few)
+    variance = np.maximum.reduce([seed_part + example_part - rest, seed_part, example_part - bias * rest])
+    variance = np.where(variance < 1e-24, 0.0, variance)  # rounding of what does not vary
     spread = seed_part**2 / few + example_part**2 / many + rest**2 / (few * many)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(variance > 0, variance**2 / spread, many)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from telepathy.devices import Compute
-from telepathy.files import check_files, read_json, sha256_of, write_json, write_parquet
+from telepathy.files import read_json, sha256_of, write_json, write_parquet
 from telepathy.provenance import provenance
 from telepathy.scoring.answers import score_predictions
 from telepathy.tasks.spec import Task
@@ -49,14 +49,3 @@ def write_run(
     hashes = {written.name: sha256_of(written)}
     write_json(snakemake.output.metrics, {"run": run, "metrics": metrics, "provenance": origin, "files": hashes})
     print(f"accuracy {metrics['accuracy']:.4f} on {metrics['n']} examples, {metrics['unparsed']} unparsed", flush=True)
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read the ``predictions.parquet`` of one run, as `write_run` wrote it.
-
-    Raises:
-        TelepathyError: if it is not the file that the run's ``metrics.json`` was made with.
-    """
-    folder = Path(path).parent
-    check_files(folder, read_json(folder / "metrics.json")["files"], f"delete {folder} to make the run anew")
-    return pd.read_parquet(path)

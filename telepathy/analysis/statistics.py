@@ -10,6 +10,7 @@ import pandas as pd
 
 from telepathy.analysis import estimates
 from telepathy.analysis.estimates import Estimate, two_level_bootstrap
+from telepathy.analysis.predictions import read_predictions
 from telepathy.analysis.rows import COLUMNS, ORDER
 from telepathy.errors import TelepathyError
 from telepathy.files import write_csv
@@ -60,7 +61,7 @@ def read_study(predictions: Iterable[str | Path]) -> Study:
     tasks: dict[str, tuple[Path, pd.DataFrame]] = {}
     for path in sorted(map(Path, predictions)):
         task, method, k, seed = path.parts[-5:-1]
-        frame = pd.read_parquet(path, columns=["id", "label", "prediction"]).set_index("id").sort_index()
+        frame = read_predictions(path)[["id", "label", "prediction"]].set_index("id").sort_index()
         first, reference = tasks.setdefault(task, (path, frame))
         if not reference.index.equals(frame.index):
             raise TelepathyError(

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from telepathy.analysis.predictions import read_predictions
 from telepathy.files import atomic_path, read_json
 from telepathy.report.document import captions
 from telepathy.report.facts import About, claim_rows, headline, origins, scorecard
@@ -122,7 +123,7 @@ def _explorer(runs: Sequence[str | Path], examples: Mapping[str, str | Path], ab
 
 
 def _task(files: list[Path], examples: Path, about: About) -> dict[str, Any]:
-    frames = {file: pd.read_parquet(file).set_index("id") for file in files}
+    frames = {file: read_predictions(file).set_index("id") for file in files}
     first = frames[files[0]]
     ids = first.index[:ROWS]
     texts = pd.read_parquet(examples / "test.parquet").set_index("id").reindex(ids)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from telepathy.analysis.results import read_predictions
+from telepathy.analysis.predictions import read_predictions
 from telepathy.bridges import load_bridge
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError

@@ -10,7 +10,7 @@ import pandas as pd
 from telepathy.analysis.claims import COLUMNS as CLAIMS
 from telepathy.analysis.statistics import compute_statistics
 from telepathy.analysis.summary import summarise
-from telepathy.files import write_csv, write_json, write_parquet
+from telepathy.files import sha256_of, write_csv, write_json, write_parquet
 from telepathy.report.result_tables import write_claims_table, write_costs_table, write_statistics_table
 from telepathy.report.tables import write_accuracy_table
 
@@ -111,6 +111,7 @@ def _run(study: Study, task: str, method: str, k: int, seed: int, accuracy: floa
         frame["text"] = [f"It is {answer}." for answer in said]
     folder = study.run(task, method, k, seed)
     write_parquet(folder / "predictions.parquet", frame)
+    hashes = {"predictions.parquet": sha256_of(folder / "predictions.parquet")}
     correct = sum(one == other for one, other in zip(gold, said))
     metrics = {
         "n": n,
@@ -131,7 +132,7 @@ def _run(study: Study, task: str, method: str, k: int, seed: int, accuracy: floa
         "task": {"name": task, "version": 1, "prompt": "00ff", "source": {"package": "made==up"}},
     }
     run = {"study": "mini", "task": task, "method": method, "k": k, "seed": seed}
-    write_json(folder / "metrics.json", {"run": run, "metrics": metrics, "provenance": origin})
+    write_json(folder / "metrics.json", {"run": run, "metrics": metrics, "provenance": origin, "files": hashes})
     if method == "bridge":
         history = [
             {"step": step, "loss": 1.0 / step, "accuracy": accuracy * step / 3, "train_loss": 1.1 / step}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from telepathy.files import write_json, write_parquet
+from telepathy.files import sha256_of, write_json, write_parquet
 
 LABELS = ["no", "yes"]
 
@@ -35,10 +35,11 @@ def write_run(folder: Path, task: str, method: str, k: int, seed: int, right: np
     run = folder / "runs" / task / method / f"k{k}" / f"seed{seed}"
     frame = predictions(right)
     write_parquet(run / "predictions.parquet", frame)
+    hashes = {"predictions.parquet": sha256_of(run / "predictions.parquet")}
     counts = {"n": len(right), "correct": int(right.sum()), "accuracy": float(right.mean()), "unparsed": 0}
     counts["majority"] = float(frame["label"].value_counts(normalize=True).max())
     entry = {"study": folder.name, "task": task, "method": method, "k": k, "seed": seed}
-    write_json(run / "metrics.json", {"run": entry, "metrics": counts, "provenance": {}})
+    write_json(run / "metrics.json", {"run": entry, "metrics": counts, "provenance": {}, "files": hashes})
     return run / "predictions.parquet"
 
 

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from telepathy.files import read_json, sha256_of, write_json
+
 pytestmark = pytest.mark.slow
 
 RUN = "results/smoke/runs/movies/zero_shot_sender/k0/seed0/predictions.parquet"
@@ -60,7 +62,13 @@ def test_a_changed_prediction_changes_the_numbers_of_its_run_alone(made_copy):
     frame = pd.read_parquet(made_copy.path(RUN))
     frame["prediction"] = frame["label"]
     frame.to_parquet(made_copy.path(RUN), index=False)
-    made_copy.snakemake("--rerun-triggers", "mtime", "--", "results/smoke/statistics.csv")
+    command = ("--rerun-triggers", "mtime", "--", "results/smoke/statistics.csv")
+    refused = made_copy.snakemake(*command, check=False)
+    assert refused.status != 0 and f"{RUN} is damaged (its sha256 changed)" in refused.text
+    metrics = read_json(made_copy.path(RUN).with_name("metrics.json"))
+    metrics["files"] = {"predictions.parquet": sha256_of(made_copy.path(RUN))}  # as a run of these predictions has it
+    write_json(made_copy.path(RUN).with_name("metrics.json"), metrics)
+    made_copy.snakemake(*command)
     after = statistics(made_copy)
     accuracies = after["statistic"].isin(["accuracy", "accuracy_run"])
     changed = accuracies & (before["estimate"] != after["estimate"])

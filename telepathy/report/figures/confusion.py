@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from telepathy.analysis.predictions import read_predictions
 from telepathy.report.figures import style
 from telepathy.report.text import Names, method_title, plain
 
@@ -75,7 +76,7 @@ def _answers(
         if labels.get(task) and names["methods"].get(method, {}).get("group") == "main":
             counts = found.setdefault(task, {})
             key = method, int(k[1:])
-            counts[key] = counts.get(key, 0) + confusion(pd.read_parquet(file), labels[task])
+            counts[key] = counts.get(key, 0) + confusion(read_predictions(file), labels[task])
     return found
 
 
