@@ -109,3 +109,10 @@ def fail_in_second(target, error, then=""):
         raise error
     parallel.wait()
     Path(target).touch()
+
+
+def hears(number):
+    """Whether a process has a handler for SIGTERM (Linux says so)."""
+    lines = Path(f"/proc/{number}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -22,7 +21,7 @@ from telepathy.parallel import launch
 from telepathy.tasks.spec import load_task
 
 from .conftest import LABEL_TASK
-from .parallel_jobs import METHODS, fail_in_second, pipeline, regress, regress_often
+from .parallel_jobs import METHODS, fail_in_second, hears, pipeline, regress, regress_often
 from .test_bridge_training import examples
 
 ROUNDING = {"bridge": 2e-3, "prompt_tuning": 1e-5, "lora": 1e-5, "lora_on_prompts": 1e-5}
@@ -200,13 +199,6 @@ def training(process):
             return sorted(found, key=lambda child: child.pid)
         time.sleep(0.2)
     raise AssertionError("two processes did not start to train")
-
-
-def hears(number):
-    """Whether a process has a handler for SIGTERM (Linux says so)."""
-    lines = Path(f"/proc/{number}/status").read_text().splitlines()
-    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize("whom", ["group", "parent", "second"])
