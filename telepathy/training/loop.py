@@ -221,12 +221,13 @@ def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, 
     loss = None
     try:
         loss = _gradients(learner, rows, state["part"])
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
         if state["part"] == 1:
             raise TelepathyError(
-                "The memory does not hold one training example: take a larger GPU, or shorten the task's max_tokens."
+                "The memory does not hold one training example: "
+                "take a GPU or a machine with more, or shorten the task's max_tokens."
             ) from error
     if not parallel.anyone(loss is None):
         return loss
@@ -236,10 +237,11 @@ def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, 
     return None
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out: a GPU's, or a CPU's by PyTorch or by NumPy, which reads the sender's states."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)
 
 
 def _gradients(learner: Learner, rows: Sequence[int], part: int) -> float:
