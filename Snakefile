@@ -11,6 +11,7 @@ validate(config, "telepathy/config.schema.yaml")
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/targets.smk"
 include: "rules/own_helpers.smk"
 include: "rules/fetch.smk"

@@ -20,7 +20,7 @@ rule train_adapter:
     threads: threads_of
     resources:
         gpu=gpus,
-        mem_mb=memory,
+        mem_mb=memory_of_all,
         runtime=minutes(90, 120),
     params:
         settings=settings_of,
@@ -51,7 +51,7 @@ rule evaluate_adapter:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:

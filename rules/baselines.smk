@@ -20,7 +20,7 @@ rule prompt_model:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:
@@ -79,7 +79,7 @@ rule relay_text:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:

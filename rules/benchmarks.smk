@@ -15,7 +15,7 @@ rule measure_latency:
         "../envs/telepathy.yaml"
     threads: whole_machine
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(30, 60),
     params:
@@ -63,7 +63,7 @@ rule measure_speed:
         "../envs/telepathy.yaml"
     threads: whole_machine
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(30, 60),
     params:

@@ -21,7 +21,7 @@ rule train_bridge:
     threads: threads_of
     resources:
         gpu=gpus,
-        mem_mb=memory,
+        mem_mb=memory_of_all,
         runtime=minutes(60, 90),
     params:
         settings=settings_of,
@@ -53,7 +53,7 @@ rule evaluate_bridge:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(30, 30),
     params:

@@ -11,7 +11,6 @@ from telepathy.config import (
     bridge_settings,
     check_config,
     encoded_layers,
-    memory_needed,
     method_settings,
     model_of,
     runs_table,
@@ -120,31 +119,3 @@ def features_folder(wildcards):
     role = bridge_settings_of(wildcards).get("sender_is", "sender")
     model = model_of(config, wildcards.study, role)
     return f"resources/features/{wildcards.study}/{model}/{wildcards.task}"
-
-
-def gpus(wildcards):
-    """GPUs of a job that runs a model."""
-    return study_of(config, wildcards.study).get("gpus", 0)
-
-
-def threads_of(wildcards):
-    """CPU threads of a job that runs a model."""
-    return study_of(config, wildcards.study).get("threads", 1)
-
-
-def memory(wildcards, attempt):
-    """MiB for the study's larger model in 16 bit with room to work, more at each attempt."""
-    study = study_of(config, wildcards.study)
-    largest = max(
-        config["models"][study[role]].get("parameters", 1e9) for role in ("sender", "receiver")
-    )
-    return int(memory_needed(largest) * attempt)
-
-
-def minutes(small, large):
-    """Run time for CPU-sized and for GPU-sized studies, more at each attempt."""
-
-    def runtime(wildcards, attempt):
-        return (large if gpus(wildcards) else small) * attempt
-
-    return runtime

@@ -18,7 +18,7 @@ rule encode_task:
     threads: threads_of
     resources:
         gpu=gpus,
-        mem_mb=memory,
+        mem_mb=memory_of_all,
         runtime=minutes(60, 120),
     params:
         layers=lambda wildcards: encoded_layers(

@@ -21,7 +21,7 @@ rule inspect_bridge:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(30, 30),
     params:

@@ -22,7 +22,7 @@ rule run_own_method:
         "../envs/telepathy.yaml"
     threads: threads_of
     resources:
-        gpu=gpus,
+        gpu=one_gpu,
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:

@@ -91,9 +91,6 @@ rule render_costs_table:
     conda:
         "../envs/telepathy.yaml"
     params:
-        gpus=gpus,
-        gpu_rules=lambda wildcards: sorted(
-            rule.name for rule in workflow.rules if "gpu" in rule.resources
-        ),
+        gpus=gpus_by_rule,
     script:
         "../workflow_scripts/render_costs_table.py"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from telepathy import parallel
 from telepathy.errors import TelepathyError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,7 +42,8 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
     """Choose a device and a precision.
 
     ``auto`` takes a CUDA device if there is one. In bfloat16 a CPU without bf16 instructions is
-    slower than in float32, so ``auto`` takes bfloat16 only where the hardware has it.
+    slower than in float32, so ``auto`` takes bfloat16 only where the hardware has it. Of several
+    processes of one job each takes the GPU of its own number.
 
     Raises:
         TelepathyError: if ``cuda`` is asked for and absent, or a name is unknown.
@@ -54,7 +56,8 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
         raise TelepathyError("The device cuda was asked for, but PyTorch sees none: set device: auto in config.yaml.")
     cuda = device != "cpu" and torch.cuda.is_available()
     chosen = DTYPES[dtype] if dtype != "auto" else _fast_dtype(cuda)
-    return Compute(device=torch.device("cuda" if cuda else "cpu"), dtype=chosen)
+    gpu = "cuda" if parallel.processes() == 1 else f"cuda:{parallel.rank()}"
+    return Compute(device=torch.device(gpu if cuda else "cpu"), dtype=chosen)
 
 
 def _fast_dtype(cuda: bool) -> torch.dtype:

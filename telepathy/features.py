@@ -7,7 +7,7 @@ state of an example, ``[examples, d]``, of layers that only probes read. ``index
 was encoded and holds the sha256 of every file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from telepathy import parallel
+from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
-from telepathy.files import atomic_path, check_files, read_json, reserve, sha256_of, write_json
-from telepathy.models.loading import LanguageModel, hidden_states, pad
+from telepathy.files import check_files, read_json, reserve, sha256_of, write_json
+from telepathy.models.loading import LanguageModel, hidden_states, layer_index, pad
+from telepathy.tasks.data import load_split
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import Task
 
@@ -38,6 +41,8 @@ def encode_task(
 ) -> None:
     """Write the feature store of one task.
 
+    Several processes (see `telepathy.parallel`) share the batches and write into the same files.
+
     Args:
         sender: frozen causal LM whose states are ``d`` wide.
         task: gives the prompt and its truncation.
@@ -46,7 +51,7 @@ def encode_task(
         layers: hidden-state indices kept for every token.
         pooled_layers: hidden-state indices kept as mean and last state only.
     """
-    with atomic_path(target) as partial:
+    with parallel.written_together(target) as partial:
         splits_index: dict[str, Any] = {}
         index: dict[str, Any] = {
             "model": sender.name,
@@ -63,15 +68,42 @@ def encode_task(
         }
         for split, frame in splits.items():
             folder = partial / split
-            folder.mkdir(parents=True)
             rows = [prompt_ids(sender, task, example) for example in frame.to_dict("records")]
             _encode_split(sender, rows, folder, index["layers"], index["pooled_layers"])
+            files = sorted(folder.iterdir()) if parallel.is_main() else []
             splits_index[split] = {
                 "examples": len(rows),
                 "tokens": sum(map(len, rows)),
-                "files": {file.name: sha256_of(file) for file in sorted(folder.iterdir())},
+                "files": {file.name: sha256_of(file) for file in files},
             }
-        write_json(partial / "index.json", index)
+        if parallel.is_main():
+            write_json(partial / "index.json", index)
+
+
+def encode_cached_task(
+    sender: LanguageModel,
+    task: Task,
+    examples: str | Path,
+    limits: Mapping[str, int],
+    target: str | Path,
+    layers: Sequence[float],
+    pooled_layers: Sequence[float] = (),
+) -> None:
+    """Write the feature store of a cached task, all splits of it.
+
+    Args:
+        sender: as `encode_task` takes it.
+        task: as `encode_task` takes it.
+        examples: folder of the cached task.
+        limits: split -> number of examples; absent means all.
+        target: folder to make.
+        layers: layer settings (see `layer_index`) kept for every token.
+        pooled_layers: layer settings kept as mean and last state only.
+    """
+    seed_everything(0)
+    splits = {split: load_split(examples, split, limits.get(split)) for split in ("train", "dev", "test")}
+    kept, pooled = ([layer_index(layer, sender.depth) for layer in some] for some in (layers, pooled_layers))
+    encode_task(sender, task, splits, target, kept, pooled)
 
 
 def _encode_split(
@@ -79,13 +111,14 @@ def _encode_split(
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     shape = (int(offsets[-1]), sender.state_width)
-    stores = {layer: _new_store(folder / f"layer{layer}.npy", shape) for layer in layers}
+    stores = _open_stores(folder, layers, shape)
     pooled = {
         f"layer{layer}.{kind}": torch.zeros(len(rows), sender.state_width)
         for layer in pooled_layers
         for kind in ("mean", "last")
     }
-    for batch in tqdm(length_batches([len(row) for row in rows], BATCH_TOKENS), desc=folder.name, mininterval=5):
+    batches = parallel.share(length_batches([len(row) for row in rows], BATCH_TOKENS))
+    for batch in tqdm(batches, desc=folder.name, mininterval=5, disable=not parallel.is_main()):
         ids, mask = pad([rows[row] for row in batch], sender.pad_id)
         ids, mask = ids.to(sender.compute.device), mask.to(sender.compute.device)
         with torch.inference_mode():
@@ -102,14 +135,23 @@ def _encode_split(
                 pooled[f"layer{layer}.last"][row] = kept[-1]
     for store in stores.values():
         store.flush()
-    np.save(folder / "offsets.npy", offsets)
-    save_file(pooled, folder / "pooled.safetensors")
+    pooled = {name: parallel.total(states) for name, states in pooled.items()}
+    parallel.wait()
+    if parallel.is_main():
+        np.save(folder / "offsets.npy", offsets)
+        save_file(pooled, folder / "pooled.safetensors")
 
 
-def _new_store(path: Path, shape: tuple[int, int]) -> np.memmap:
-    store = open_memmap(path, "w+", np.uint16, shape)
-    reserve(path)
-    return store
+def _open_stores(folder: Path, layers: list[int], shape: tuple[int, int]) -> dict[int, np.memmap]:
+    """Files of the layers, which the main process makes and all write into."""
+    paths = {layer: folder / f"layer{layer}.npy" for layer in layers}
+    if parallel.is_main():
+        folder.mkdir(parents=True)
+        for path in paths.values():
+            open_memmap(path, "w+", np.uint16, shape)
+            reserve(path)
+    parallel.wait()
+    return {layer: open_memmap(path, "r+") for layer, path in paths.items()}
 
 
 def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:

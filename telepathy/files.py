@@ -17,6 +17,11 @@ import pandas as pd
 from telepathy.errors import TelepathyError
 
 
+def partial_path(target: str | os.PathLike[str]) -> Path:
+    """What `atomic_path` calls a file or folder until it is whole."""
+    return Path(target).with_name(f".{Path(target).name}.partial")
+
+
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary sibling of ``target`` that takes its name only when the block succeeds.
@@ -29,7 +34,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = partial_path(target)
     _remove(partial)
     try:
         yield partial

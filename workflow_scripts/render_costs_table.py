@@ -7,7 +7,6 @@ with job_log(snakemake):
     write_costs_table(
         snakemake.input.costs,
         gpus=snakemake.params.gpus,
-        gpu_rules=snakemake.params.gpu_rules,
         name="table9_costs",
         tex=snakemake.output.tex,
         csv=snakemake.output.csv,

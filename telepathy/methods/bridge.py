@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from telepathy import parallel
 from telepathy.bridges import Bridge, BridgeConfig, bridge_config, build_bridge, load_bridge
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
@@ -114,6 +115,8 @@ def train_bridge(
     config = TrainingConfig(**take(TrainingConfig, {**settings, "steps": settings["steps"] - first}))
     history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned))
     seconds = time.perf_counter() - started
+    if not parallel.is_main():
+        return
     bridge.save_pretrained(
         target,
         task=data.task.name,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from telepathy import parallel
 from telepathy.devices import seed_everything
 from telepathy.features import length_batches
 from telepathy.methods.adapters import (
@@ -71,6 +72,8 @@ def train_adapter(
         receiver, task, train, dev, adapter_config(kind, **shape), training, seed, checkpoints, say
     )
     seconds = time.perf_counter() - started
+    if not parallel.is_main():
+        return
     adapted.save_pretrained(target)
     write_training(target, task, dev, history, seconds, adapted.trainable_parameters, receiver.compute)
     if checkpoints is not None:
@@ -145,6 +148,12 @@ class AdapterLearner:
     def examples(self) -> int:
         """Number of training examples."""
         return len(self.prompts)
+
+    def weight(self, rows: Sequence[int]) -> int:
+        """What the loss is a mean over: examples, or for a whole prompt all tokens but the first of each."""
+        if self.adapted.config.loss != "whole_prompt":
+            return len(rows)
+        return sum(len(self.prompts[row]) + len(self.answers[row]) - 1 for row in rows)
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Loss of some training examples, on what the configuration says."""

@@ -1,7 +1,7 @@
 """Load a frozen causal language model from its folder and read its hidden states."""
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from telepathy.devices import Compute
+from telepathy.devices import Compute, choose_compute
 from telepathy.errors import TelepathyError
 from telepathy.files import check_files, read_json
 from telepathy.models.families import model_class, read_config
@@ -135,6 +135,20 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     _forget_unknown_tokens(tokenizer, model)
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def with_model(
+    function: Callable[..., None], role: str, folder: str | Path, compute: Mapping[str, str], **arguments: Any
+) -> None:
+    """Load a model and call a function with it: what each process of a job does (see `telepathy.parallel`).
+
+    Args:
+        function: called with the model and ``arguments``.
+        role: name of its argument that takes the model.
+        folder: of the model.
+        compute: device and dtype, as `choose_compute` takes them.
+    """
+    function(**{role: load_language_model(folder, choose_compute(**compute))}, **arguments)
 
 
 def _load_tokenizer(folder: Path) -> Any:

@@ -1,6 +1,6 @@
 """Tables of what was concluded and what it cost: soft tokens, statistics, claims, costs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +219,12 @@ def _silent_cells(reason: str, claims: pd.DataFrame) -> list[Cell]:
     return [Cell(text) for text in texts]
 
 
-def cost_rows(costs: pd.DataFrame, gpus: int, gpu_rules: Collection[str]) -> pd.DataFrame:
+def cost_rows(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
     """Minutes of each rule, with a row for all of them.
 
     Args:
         costs: rows of ``costs.csv``.
-        gpus: GPUs of a job of the study.
-        gpu_rules: rules whose jobs ask for a GPU.
+        gpus: rule -> GPUs of one of its jobs; a rule that is absent asks for none.
 
     Returns:
         Columns ``rule``, ``jobs``, ``minutes`` (wall time summed over jobs), ``cpu_minutes``, ``gpu_minutes`` and
@@ -234,7 +233,7 @@ def cost_rows(costs: pd.DataFrame, gpus: int, gpu_rules: Collection[str]) -> pd.
     table = costs[["rule", "jobs"]].copy()
     table["minutes"] = costs["seconds"] / 60
     table["cpu_minutes"] = costs["cpu_seconds"] / 60
-    table["gpu_minutes"] = table["minutes"] * gpus * costs["rule"].isin(list(gpu_rules))
+    table["gpu_minutes"] = table["minutes"] * costs["rule"].map(dict(gpus)).fillna(0)
     table["memory_mb"] = costs["max_memory_mb"]
     sums = table[["jobs", "minutes", "cpu_minutes", "gpu_minutes"]].sum()
     total = pd.DataFrame([{"rule": "all", **sums, "memory_mb": table["memory_mb"].max()}])
@@ -243,8 +242,7 @@ def cost_rows(costs: pd.DataFrame, gpus: int, gpu_rules: Collection[str]) -> pd.
 
 def write_costs_table(
     costs: str | Path,
-    gpus: int,
-    gpu_rules: Sequence[str],
+    gpus: Mapping[str, int],
     name: str,
     tex: str | Path,
     csv: str | Path,
@@ -254,21 +252,22 @@ def write_costs_table(
 
     Args:
         costs: path of ``costs.csv``.
-        gpus: GPUs of a job of the study; without any there is no column for them.
-        gpu_rules: rules whose jobs ask for a GPU.
+        gpus: as `cost_rows` takes it; without any GPU there is no column for them.
         name: the table's name.
         tex: LaTeX file to write.
         csv: csv file to write.
         html: HTML fragment to write.
     """
-    frame = cost_rows(pd.read_csv(costs), gpus, gpu_rules)
-    minutes = ["minutes", "cpu_minutes", *(["gpu_minutes"] if gpus else [])]
-    titles = ["Jobs", "Wall minutes", "CPU minutes", *(["GPU minutes"] if gpus else []), "Memory (MB)"]
+    frame = cost_rows(pd.read_csv(costs), gpus)
+    most = max(gpus.values(), default=0)
+    minutes = ["minutes", "cpu_minutes", *(["gpu_minutes"] if most else [])]
+    titles = ["Jobs", "Wall minutes", "CPU minutes", *(["GPU minutes"] if most else []), "Memory (MB)"]
     rows = [
         [row["rule"], str(row["jobs"]), *(_number(row[column]) for column in minutes), _number(row["memory_mb"], 0)]
         for row in _records(frame)
     ]
-    caption = COSTS + (f"A job of a rule that asks for GPUs holds {gpus} of them." if gpus else "No GPU was used.")
+    held = f"one, a job that trains or encodes {most}" if most > 1 else "one"
+    caption = COSTS + (f"A job of a rule that asks for GPUs holds {held}." if most else "No GPU was used.")
     write_csv(csv, frame)
     cells = [[Cell(text) for text in row] for row in rows]
     Table(name=name, caption=caption, heads=[Head("Rule"), *map(number, titles)], rows=cells).write(tex, html)

@@ -1,7 +1,7 @@
 """The loop: AdamW, warm-up then cosine, selection on dev, exact resume."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from telepathy import parallel
 from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.files import fingerprint
@@ -88,7 +89,10 @@ class Learner(Protocol):
         """Number of training examples."""
 
     def loss(self, rows: Sequence[int]) -> Tensor:
-        """Mean loss of a batch of training examples, each of which counts the same."""
+        """Mean loss of a batch of training examples, each of which counts the same.
+
+        A learner whose mean is over something else (tokens) also has ``weight(rows)``: how many there are.
+        """
 
     def evaluate(self) -> dict[str, float]:
         """Dev metrics; ``accuracy`` (and ``loss`` to break ties) select the weights that are kept."""
@@ -125,6 +129,9 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train, leave the chosen weights in the learner and return the history.
 
+    Of several processes (see `telepathy.parallel`) each computes the gradients of its share of every
+    batch and takes the same step; the main one writes the checkpoints. Any number may go on from them.
+
     Args:
         learner: what learns.
         config: how.
@@ -156,23 +163,33 @@ def fit(
     }
     if checkpoints is not None:
         state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
+    parallel.copy_from_main(parameters)
+    parallel.wait()  # until all have read the checkpoint, which the main process may change or remove
     due = config.evaluation_steps() | ({0} if score_start else set())
     with Interruption() as interruption:
-        for step in tqdm(range(state["step"], config.steps), initial=state["step"], total=config.steps, mininterval=5):
+        for step in _bar(state["step"], config.steps):
             _score_if_due(learner, config, due, state, interruption, progress)
             rate = config.learning_rate * config.rate(step)
             loss, norm = _one_step(learner, parameters, optimizer, config, step, seed, rate, state)
             state["losses"].append(loss)
             state["norms"].append(norm)
             state["step"] = step + 1
-            if checkpoints is not None and _checkpoint_due(config, step + 1, interruption):
-                save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
-            if interruption.asked:
+            stopping = parallel.anyone(bool(interruption.asked))
+            if checkpoints is not None and _checkpoint_due(config, step + 1, stopping):
+                if parallel.is_main():
+                    save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
+                parallel.wait()  # a signal may end the others before it is written
+            if stopping:
                 interruption.stop()
         _score_if_due(learner, config, due, state, interruption, progress)
     if config.keep == "best" and state["best"] is not None:
         module.load_state_dict(state["best"], strict=False)
     return state["history"]
+
+
+def _bar(first: int, steps: int) -> Iterable[int]:
+    shown = parallel.is_main()
+    return tqdm(range(first, steps), initial=first, total=steps, mininterval=5, disable=not shown)
 
 
 def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -> tuple[float, float]:
@@ -184,6 +201,8 @@ def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -
         seed_step(seed, step)
         optimizer.zero_grad(set_to_none=True)
         loss = _gradients_that_fit(learner, rows, state)
+    loss = parallel.total_number(loss)
+    parallel.sum_gradients(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TelepathyError(
@@ -195,47 +214,53 @@ def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -
 
 
 def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, Any]) -> float | None:
-    """Mean loss of a batch and its gradients, or None where memory did not suffice: parts are half as large then.
+    """This process's part of a batch's mean loss and of its gradients.
 
+    None where memory did not suffice, in this or another process: parts are half as large then.
     The gradient of the batch is the mean over its parts, each weighted by its examples, so the
     effective batch stays. The size of the parts stays for all later steps.
     """
+    loss = None
     try:
-        return _gradients(learner, rows, state["part"])
-    except RuntimeError as error:
+        loss = _gradients(learner, rows, state["part"])
+    except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
         if state["part"] == 1:
             raise TelepathyError(
-                "The memory does not hold one training example: take a larger GPU, or shorten the task's max_tokens."
+                "The memory does not hold one training example: "
+                "take a GPU or a machine with more, or shorten the task's max_tokens."
             ) from error
+    if not parallel.anyone(loss is None):
+        return loss
     torch.cuda.empty_cache()
     state["part"] = (state["part"] + 1) // 2
     print(f"Out of memory: a batch of {len(rows)} is computed in parts of {state['part']} from here on.", flush=True)
     return None
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out: a GPU's, or a CPU's by PyTorch or by NumPy, which reads the sender's states."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)
 
 
 def _gradients(learner: Learner, rows: Sequence[int], part: int) -> float:
-    total = 0.0
-    for start in range(0, len(rows), part):
-        some = rows[start : start + part]
-        loss = learner.loss(some) * (len(some) / len(rows))
+    weigh, own, total = getattr(learner, "weight", len), parallel.share(rows), 0.0
+    for start in range(0, len(own), part):
+        some = own[start : start + part]
+        loss = learner.loss(some) * (weigh(some) / weigh(rows))
         loss.backward()
         total += loss.item()
     return total
 
 
-def _checkpoint_due(config: TrainingConfig, step: int, interruption: Interruption) -> bool:
+def _checkpoint_due(config: TrainingConfig, step: int, stopping: bool) -> bool:
     """Whether to write one after a step: also before each evaluation, which a signal may break off."""
     if not config.checkpoint_every:
         return False
-    return bool(interruption.asked) or step % config.checkpoint_every == 0 or step in config.evaluation_steps()
+    return stopping or step % config.checkpoint_every == 0 or step in config.evaluation_steps()
 
 
 def _score_if_due(
@@ -252,7 +277,7 @@ def _score_if_due(
         return
     with interruption.at_once():
         _record(learner, state, step, config.learning_rate * config.rate(step - 1) if step else 0.0)
-    if progress is not None:
+    if progress is not None and parallel.is_main():
         progress(state["history"][-1])
 
 

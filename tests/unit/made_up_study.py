@@ -256,5 +256,5 @@ def write_tables(study: Study) -> list[Path]:
     write_accuracy_table(read["summary"], read["statistics"], tasks, names, ["labels"], "A made-up study", **accuracy)
     write_statistics_table(read["statistics"], tasks, names, margin=2.0, **compared)
     write_claims_table(read["claims"], margin=2.0, **claimed)
-    write_costs_table(read["costs"], gpus=0, gpu_rules=[], **cost)
+    write_costs_table(read["costs"], gpus={}, **cost)
     return made

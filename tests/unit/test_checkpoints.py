@@ -3,7 +3,9 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from torch import nn
 from telepathy.errors import TelepathyError
 from telepathy.training import checkpoints
 from telepathy.training.loop import TrainingConfig, fit
+
+from .parallel_jobs import hears, regress
 
 STEPS = 12
 
@@ -294,6 +298,33 @@ def test_a_warning_ends_training_after_the_step_with_how_to_go_on(tmp_path, whol
         killed_run(tmp_path, step, warning)
     resumed, history = run(tmp_path)
     assert (resumed.steps, same_weights(resumed, whole[0]), history) == (STEPS - step, True, whole[1])
+
+
+LONG = {"steps": 400, "checkpoint_every": 399}
+TRAIN = f"""
+import sys
+from tests.unit.parallel_jobs import regress
+regress(sys.argv[1], checkpoints=sys.argv[2], slow=0.1, **{LONG})
+"""
+
+
+@WARNINGS
+def test_a_process_that_trains_is_gone_ten_seconds_after_a_warning_and_leaves_a_checkpoint(tmp_path, warning):
+    command = [sys.executable, "-c", TRAIN, str(tmp_path / "slow"), str(tmp_path / "kept")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not hears(process.pid):
+        time.sleep(0.1)
+    time.sleep(1)
+    assert not (tmp_path / "kept").exists()
+    process.send_signal(warning)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 1 and f"stopped by {warning.name}" in said
+    assert (tmp_path / "kept" / "last.safetensors").is_file()
+    regress(tmp_path / "resumed", checkpoints=tmp_path / "kept", **LONG)
+    regress(tmp_path / "whole", **LONG)
+    resumed, whole = (json.loads((tmp_path / f"{name}.0.json").read_text()) for name in ("resumed", "whole"))
+    assert 0 < len(resumed["seen"]) < len(whole["seen"])
+    assert (resumed["weights"], resumed["history"]) == (whole["weights"], whole["history"])
 
 
 class Slow(Noisy):

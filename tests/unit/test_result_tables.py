@@ -81,7 +81,7 @@ def make(folder, runs):
     write_token_table(paths["statistics"], TASKS, METHODS, **named[NAMES[1]])
     write_statistics_table(paths["statistics"], TASKS, METHODS, MARGIN, **named[NAMES[2]])
     write_claims_table(paths["claims"], MARGIN, **named[NAMES[3]])
-    write_costs_table(paths["costs"], 0, ["train_bridge"], **named[NAMES[4]])
+    write_costs_table(paths["costs"], {"train_bridge": 0}, **named[NAMES[4]])
     return folder
 
 
@@ -233,7 +233,7 @@ def test_costs_are_in_minutes_with_their_sum():
             "max_memory_mb": [500.0, 100.0],
         }
     )
-    frame = cost_rows(costs, 2, ["train_bridge"]).set_index("rule")
+    frame = cost_rows(costs, {"train_bridge": 2, "evaluate_bridge": 1}).set_index("rule")
     assert frame.loc["all"].tolist() == [4, 3.0, 2.0, 4.0, 500.0]
     assert frame["gpu_minutes"].tolist() == [4.0, 0.0, 4.0]
 

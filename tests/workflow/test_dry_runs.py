@@ -1,6 +1,7 @@
 """The DAG of every study, without a network and without running a job."""
 
 import itertools
+import re
 
 import pytest
 import yaml
@@ -117,3 +118,12 @@ def test_a_mistake_in_a_target_is_named_with_what_is_allowed(house, target, sent
     done = house.run("snakemake", "--dry-run", target, check=False)
     assert done.status != 0
     assert sentence in done.text
+
+
+def test_only_training_and_encoding_ask_for_all_gpus(house, tmp_path):
+    (tmp_path / "gpus.yaml").write_text("studies: {smoke: {gpus: 4}}\n")
+    files = ("config.yaml", str(tmp_path / "gpus.yaml"))
+    said = house.run("snakemake", "--dry-run", "results/smoke/summary.csv", "--configfile", *files).text
+    asked = dict(re.findall(r"rule (\w+):\n(?:    .*\n)*?    resources: .*\bgpu=(\d)", said))
+    assert {rule for rule, count in asked.items() if count == "4"} == {"train_bridge", "encode_task"}
+    assert asked["evaluate_bridge"] == asked["prompt_model"] == "1"
