@@ -1,0 +1,25 @@
+"""How long the Hugging Face hub may be silent."""
+
+import os
+from typing import Any
+
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import default_client_factory
+
+SILENCE = int(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 30)
+"""Seconds without a byte from the hub after which a request is broken off."""
+
+
+def limit_silence() -> None:
+    """Make the hub's client break off every request that it is told nothing about for `SILENCE` seconds.
+
+    It has limits of its own for some requests only: a list of files it awaits for ever. A failed
+    request closes the client, so all later ones need the limit as well.
+    """
+    set_client_factory(_client)
+
+
+def _client() -> Any:
+    client = default_client_factory()
+    client.timeout = SILENCE
+    return client
