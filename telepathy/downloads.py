@@ -14,6 +14,7 @@ from typing import IO, TypeVar
 
 from telepathy.errors import TelepathyError
 from telepathy.files import read_json, sha256_of, write_json
+from telepathy.hub import SILENCE, limit_silence
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before a hub request is made again where the trouble may pass."""
@@ -148,7 +149,7 @@ def _resolve(repo: str, kind: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
     with _hub_errors(repo, kind, revision):
-        info = _patiently(lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=30))
+        info = _patiently(lambda: HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=SILENCE))
     if not info.sha:
         raise TelepathyError(f"The hub names no commit for {repo}: set its revision in the YAML.")
     return info.sha
@@ -158,6 +159,7 @@ def hub_snapshot(repo: str, kind: str, revision: str, patterns: Sequence[str], d
     """Download the files of one commit that match ``patterns``; resumes what an earlier call left."""
     from huggingface_hub import snapshot_download
 
+    limit_silence()
     with _hub_errors(repo, kind, revision):
         folder = _patiently(
             lambda: snapshot_download(
@@ -166,7 +168,7 @@ def hub_snapshot(repo: str, kind: str, revision: str, patterns: Sequence[str], d
                 revision=revision,
                 allow_patterns=list(patterns),
                 cache_dir=downloads / "hub",
-                etag_timeout=30,
+                etag_timeout=SILENCE,
             )
         )
     return Path(folder)

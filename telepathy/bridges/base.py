@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from telepathy.bridges.card import model_card
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
+from telepathy.hub import limit_silence
 from telepathy.plugins import import_plugins
 
 START_SPREAD = 0.3  # Of the soft tokens about the mean embedding at the start, against a layer's usual weights.
@@ -196,6 +197,7 @@ class Bridge(nn.Module, PyTorchModelHubMixin, library_name="telepathy"):
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:
+    limit_silence()
     try:
         return Path(
             snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"])

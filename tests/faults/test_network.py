@@ -14,6 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.faults
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SILENT = 150
+"""Seconds that a silent hub keeps a connection open: longer than any fetch may last here."""
 FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": bytes(range(256)) * 400}
 
 
@@ -21,7 +23,8 @@ class Hub:
     """A hub on loopback with one model; a test says what goes wrong with the first requests of a kind."""
 
     def __init__(self):
-        self.troubles: dict[str, list] = {"HEAD": [], "GET": [], "api": []}
+        self.troubles: dict[str, list] = {"HEAD": [], "GET": [], "api": [], "tree": []}
+        self.over = threading.Event()
         self.asked: list[tuple[float, str, str]] = []
         hub = self
 
@@ -35,7 +38,8 @@ class Hub:
                 hub.answer(self, "HEAD")
 
             def do_GET(self):
-                hub.answer(self, "api" if self.path.startswith("/api") else "GET")
+                kind = "tree" if "/tree/" in self.path else "api" if self.path.startswith("/api") else "GET"
+                hub.answer(self, kind)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -50,12 +54,12 @@ class Hub:
         if isinstance(trouble, int):
             return self.say(request, trouble, b"{}", {"Retry-After": "0"})
         if trouble == "silence":
-            time.sleep(30)
+            self.over.wait(SILENT)
             return None
-        if kind == "api":
+        if kind in ("api", "tree"):
             files = [{"rfilename": name} for name in FILES]
             about = {"id": "org/model", "sha": COMMIT, "siblings": files}
-            if "/tree/" in request.path:
+            if kind == "tree":
                 about = [
                     {"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in FILES.items()
                 ]
@@ -84,12 +88,14 @@ def hub():
     """The hub, closed at the end."""
     made = Hub()
     yield made
+    made.over.set()
     made.server.shutdown()
     made.server.server_close()
 
 
 CODE = """
 import sys
+from telepathy import downloads
 from telepathy.errors import TelepathyError
 from telepathy.models.sources import fetch_model
 target, revision = sys.argv[1:]
@@ -102,11 +108,27 @@ except TelepathyError as error:
 """
 
 
-def fetch(hub_address: str, target, revision: str = COMMIT):
+TWICE = f"""
+from telepathy import downloads
+downloads.WAITS = downloads.WAITS[:1]  # the hub's client tries again by itself each time, for half a minute
+{CODE}"""
+BRIDGE = """
+import sys
+from telepathy.bridges import Bridge
+from telepathy.errors import TelepathyError
+try:
+    Bridge.from_pretrained("org/model")
+except TelepathyError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def fetch(hub_address: str, target, revision: str = COMMIT, code: str = CODE):
     """Fetch the model in a process of its own, since the hub's client reads its address when it is imported."""
     variables = {**os.environ, "HF_ENDPOINT": hub_address, "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}
     variables |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_secret", "HF_HOME": str(target)}
-    command = [sys.executable, "-c", CODE, str(target), revision]
+    command = [sys.executable, "-c", code, str(target), revision]
     return subprocess.run(command, env=variables, text=True, capture_output=True, timeout=200)
 
 
@@ -137,6 +159,25 @@ def test_a_hub_that_stays_busy_is_given_up_after_growing_waits(hub, tmp_path):
     assert 3 <= len(times) <= 40
     assert max(waits) > 2 * min(waits)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("kind", ["api", "tree", "GET"])
+def test_a_hub_that_takes_the_connection_and_says_nothing_is_given_up_with_one_sentence(hub, tmp_path, kind):
+    hub.troubles[kind] = ["silence"] * 1000
+    before = time.monotonic()
+    done = fetch(hub.address, tmp_path, revision="" if kind == "api" else COMMIT, code=TWICE)
+    assert time.monotonic() - before < SILENT
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1].startswith("The model org/model on the Hugging Face hub could not be reached")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_bridge_that_the_hub_never_sends_is_given_up_with_one_sentence(hub, tmp_path):
+    hub.troubles["api"] = ["silence"] * 1000
+    before = time.monotonic()
+    done = fetch(hub.address, tmp_path, code=BRIDGE)
+    assert (done.returncode, time.monotonic() - before < SILENT) == (3, True), done.stderr[-2000:]
+    assert done.stdout.startswith("The bridge org/model could not be fetched from the Hugging Face hub")
 
 
 def test_without_a_network_one_sentence_says_so(tmp_path):
