@@ -9,6 +9,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from telepathy.analysis.estimates import (
     Estimate,
+    _combined,
     detectable,
     equivalence,
     exact_mcnemar,
@@ -65,7 +66,7 @@ def test_holm_is_that_of_a_table_by_hand():
 
 
 def two_way(values):
-    """Error and freedom from the mean squares of a two-way layout, summed in loops."""
+    """Error, and reach of the 95 % interval, from the mean squares of a two-way layout, summed in loops."""
     seeds, n = values.shape
     mean = values.mean()
     of_seed = [values[s].mean() for s in range(seeds)]
@@ -81,7 +82,12 @@ def two_way(values):
     parts = {name: square / (seeds * n) for name, square in squares.items()}
     variance = parts["seeds"] + parts["examples"] - parts["rest"]
     freedom = {"seeds": seeds - 1, "examples": n - 1, "rest": (seeds - 1) * (n - 1)}
-    return math.sqrt(variance), variance**2 / sum(parts[name] ** 2 / freedom[name] for name in parts)
+    satterthwaite = variance**2 / sum(parts[name] ** 2 / freedom[name] for name in parts)
+    banerjee = {"seeds": parts["seeds"], "examples": parts["examples"] - parts["rest"]}
+    sure = stats.f.cdf(squares["seeds"] / squares["rest"], freedom["seeds"], freedom["rest"])
+    squared = sure * sum(part * stats.t.ppf(0.975, freedom[name]) ** 2 for name, part in banerjee.items())
+    squared += (1 - sure) * stats.t.ppf(0.975, satterthwaite) ** 2 * variance
+    return math.sqrt(variance), math.sqrt(squared)
 
 
 def answers(rng, seeds, n, level, between=0.4):
@@ -94,11 +100,11 @@ def answers(rng, seeds, n, level, between=0.4):
 def test_the_error_of_the_bootstrap_is_that_of_the_two_way_layout(seeds, n):
     rng = np.random.default_rng(seeds)
     values = answers(rng, seeds, n, 1.0) - answers(rng, seeds, n, 0.4)
-    error, df = two_way(values)
+    error, reach = two_way(values)
     found = two_level_bootstrap(values, 40_000)
     assert found.mean == pytest.approx(values.mean())
     assert found.error == pytest.approx(error, rel=0.03)
-    assert found.df == pytest.approx(df, rel=0.1)
+    assert found.interval() == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.03 * reach)
 
 
 @pytest.fixture
@@ -200,6 +206,26 @@ def test_the_slope_is_that_of_a_line_through_each_seed():
 STUDIES = 2000
 
 
+def exact_coverage(seeds, rest, between):
+    """Coverage of 95 % intervals of many examples, by the normal and chi-squared distributions.
+
+    Without sampling of examples in it: variances of the rest and of the examples are known and sum to 1 where seeds
+    do not vary, ``between`` is what seeds add, and the mean square of seeds is chi-squared over its freedom.
+    """
+    quantiles = stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, seeds - 1) / (seeds - 1)
+    variance = np.broadcast_arrays((rest + between) * quantiles, 1.0, rest)
+    found = _combined(np.zeros(1000), *variance, seeds, 100_000)
+    true = math.sqrt(1 + between)
+    return (2 * stats.norm.cdf(found.interval()[1] / true) - 1).mean()
+
+
+@pytest.mark.parametrize("between", [0, 0.1, 0.3, 1, 3, 10, 100])
+@pytest.mark.parametrize("rest", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("seeds, low, high", [(2, 0.93, 0.983), (3, 0.945, 0.974), (5, 0.95, 0.97), (10, 0.95, 0.97)])
+def test_intervals_cover_what_they_should_by_their_distribution(seeds, rest, between, low, high):
+    assert low <= exact_coverage(seeds, rest, between) <= high
+
+
 def simulated(rng, seeds, n, between):
     """Differences of two methods in many studies, ``[studies, seeds, n]``, and the true one in closed form.
 
@@ -218,7 +244,10 @@ def simulated(rng, seeds, n, between):
 
 @pytest.mark.parametrize(
     "seeds, n, between",
-    [(1, 200, 0.0), (3, 300, 0.0), (3, 400, 0.1), (3, 400, 0.3), (3, 150, 0.25), (5, 200, 0.2)],
+    [
+        *[(1, 200, 0.0), (2, 400, 0.1), (2, 400, 0.3), (2, 150, 0.25), (3, 300, 0.0), (3, 400, 0.1), (3, 400, 0.3)],
+        *[(3, 150, 0.25), (5, 200, 0.2), (10, 150, 0.2)],
+    ],
 )
 def test_95_percent_intervals_cover_the_truth_in_93_to_97_percent_of_studies(seeds, n, between):
     values, true = simulated(np.random.default_rng(seeds * n), seeds, n, between)
