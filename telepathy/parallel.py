@@ -5,6 +5,7 @@ them agree. They are started afresh, not forked: CUDA may then be used in each, 
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -180,6 +181,7 @@ def _process(
     number: int, function: Callable[..., None], arguments: dict, count: int, threads: int, device: str, folder: str
 ) -> None:
     """What each process does; the reason of a failure is left in a file for the parent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _join(number, count, threads, device, Path(folder) / "meeting")
         function(**arguments)
@@ -194,6 +196,15 @@ def _process(
         os._exit(1)  # at once: what CUDA still waits for may never come
     assert _group is not None
     _group.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """End this process `GRACE` seconds after its parent: no collective hears the SIGINT that PyTorch sends then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    time.sleep(GRACE)
+    os._exit(1)
 
 
 def _join(number: int, count: int, threads: int, device: str, meeting: Path) -> None:

@@ -222,6 +222,22 @@ def test_a_signal_to_any_of_them_stops_all_at_one_step_with_a_checkpoint(tmp_pat
     assert same(result(tmp_path / "resumed"), result(tmp_path / "whole"))
 
 
+def test_a_process_that_waits_for_another_does_not_outlive_a_killed_job(tmp_path):
+    process = started(tmp_path)
+    first, second = training(process)
+    second.suspend()  # the first waits for it, inside a collective that hears no signal
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    try:
+        _, alive = psutil.wait_procs([first], timeout=parallel.GRACE + 10)
+    finally:
+        second.resume()
+        process.communicate(timeout=60)
+    assert not alive
+    assert not psutil.wait_procs([second], timeout=10)[1]
+
+
 @pytest.mark.parametrize(
     "error, kind, sentence",
     [
