@@ -1,13 +1,12 @@
 """How long the Hugging Face hub may be silent."""
 
-import os
 from typing import Any
 
-from huggingface_hub import set_client_factory
+from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
-SILENCE = int(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 30)
-"""Seconds without a byte from the hub after which a request is broken off."""
+SILENCE = constants.HF_HUB_ETAG_TIMEOUT
+"""Seconds without a byte from the hub after which a request is broken off; of the environment variable, or 10."""
 
 
 def limit_silence() -> None:
