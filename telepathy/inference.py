@@ -1,13 +1,11 @@
 """The runtime: two frozen models and a trained bridge as one fast callable."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from telepathy.bridges import Bridge, load_bridge
@@ -18,18 +16,16 @@ from telepathy.methods.bridge import check_trained_for
 from telepathy.methods.trained import take
 from telepathy.models.loading import (
     LanguageModel,
-    decoder_layers,
     hidden_states,
     load_language_model,
     pad,
 )
-from telepathy.scoring.generation import generate
-from telepathy.scoring.labels import LabelSet, label_scores
+from telepathy.runtime import BridgeRuntime, Recorded, compiled_view
 from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import Task, known_tasks, load_task
-from telepathy.training.bridge import ReceiverSide, fixed_ids, receiver_prefix, shared_beginning
+from telepathy.training.bridge import ReceiverSide
 
 BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
 """Lengths in tokens to which texts are padded on a GPU, so that few shapes are recorded."""
@@ -43,7 +39,7 @@ WORKING_BYTES = 2**31
 Example = str | Mapping[str, Any]
 
 
-class Telepathy:
+class Telepathy(BridgeRuntime):
     """A trained bridge between two frozen models, as a function from texts to answers.
 
     On a CUDA device texts are padded to bucketed lengths, and every stage (sender, bridge, receiver)
@@ -56,15 +52,10 @@ class Telepathy:
         >>> model(["A fine film.", "A dull film."])
         ['positive', 'negative']
 
-    Attributes:
-        bridge: the trained bridge.
+    Attributes, beside those of `BridgeRuntime`:
         sender: the model that reads the text, up to `layer`.
-        receiver: the model that answers from the soft tokens.
-        task: prompt, primer and labels.
         layer: hidden-state index of the sender that the bridge reads.
-        shared: receiver positions before the soft tokens, which are run once.
-        fixed_tokens: receiver positions that are not soft tokens.
-        sender_stage, bridge_stage, receiver_stage: what `encode`, `translate` and `score` run.
+        sender_stage: what `encode` runs.
     """
 
     def __init__(
@@ -91,22 +82,13 @@ class Telepathy:
             compiled: fuse the layers' small operations with `torch.compile`, and on a GPU record the
                 stages; None for yes on a GPU and no on a CPU.
         """
-        device = receiver.compute.device
-        cuda = device.type == "cuda"
-        self.bridge, self.sender, self.receiver, self.task = bridge.to(device).eval(), sender, receiver, task
-        self.layer, self.side = layer, side
-        self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda else ())
-        self.labels = LabelSet.of(receiver, task) if task.labels else None
-        self._past, self.shared = shared_beginning(receiver, task, side)
-        before, after = fixed_ids(receiver, task, side)
-        self.fixed_tokens = len(before) + len(after)
-        self._after = receiver.embed(torch.tensor([after], dtype=torch.long, device=device)).detach()
+        cuda = receiver.compute.device.type == "cuda"
         fuse = cuda if compiled is None else compiled
+        super().__init__(bridge, receiver, task, side, compiled=fuse, relative=True)
+        self.sender, self.layer = sender, layer
+        self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda else ())
         self._reader = compiled_view(sender, whole=True) if fuse else sender
-        self._answerer = compiled_view(receiver, whole=False) if fuse else receiver
         self.sender_stage = Recorded(self._read, cuda and fuse)
-        self.bridge_stage = Recorded(self.bridge, cuda and fuse)
-        self.receiver_stage = Recorded(self._score, cuda and fuse)
 
     @classmethod
     def from_pretrained(
@@ -233,30 +215,8 @@ class Telepathy:
         mask = F.pad(mask, (0, surplus)).to(self.sender.compute.device)
         return self.sender_stage(ids, mask), mask.bool()
 
-    @torch.inference_mode()
-    def translate(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Map states and mask to soft tokens, ``[batch, k, d_receiver]``."""
-        return self.bridge_stage(states, mask)
-
-    @torch.inference_mode()
-    def score(self, soft_tokens: Tensor) -> Tensor:
-        """Score every label, ``[batch, n]`` in nats on the CPU, up to a number an example (see `label_scores`)."""
-        return self.receiver_stage(soft_tokens).cpu()
-
-    def receiver_prefix(self, soft_tokens: Tensor) -> Tensor:
-        """Return all that the receiver reads, ``[batch, positions, d_receiver]``: BOS, primer and soft tokens."""
-        return receiver_prefix(self.receiver, self.task, soft_tokens, self.side)
-
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         return hidden_states(self._reader, ids, mask, [self.layer])[self.layer].to(torch.bfloat16)
-
-    def _score(self, soft: Tensor) -> Tensor:
-        assert self.labels is not None
-        after = self._after.expand(len(soft), -1, -1)
-        prefix = torch.cat([soft.to(after.dtype), after], dim=1)
-        positions = self.shared + prefix.shape[1]
-        mask = torch.ones(len(soft), positions, dtype=torch.long, device=soft.device)
-        return label_scores(self._answerer, prefix, mask, self.labels, self._past, relative=True)
 
     def bucket(self, length: int) -> int:
         """Return the smallest bucket that holds so many tokens; beyond the largest, its next multiple."""
@@ -303,9 +263,7 @@ class Telepathy:
 
     def _numbers(self, examples: Sequence[Example]) -> list[str | None]:
         def work(rows: list[list[int]]) -> list[str]:
-            prefix = self.receiver_prefix(self.translate(*self.encode(rows)))
-            mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
-            return generate(self.receiver, prefix, mask, self.task.answer_tokens)
+            return self.write(self.translate(*self.encode(rows)))
 
         return [parse_number(text) for text in self._batched(examples, work)]
 
@@ -314,78 +272,6 @@ class Telepathy:
         one = isinstance(examples, str | Mapping)
         found = work([examples] if one else examples)  # type: ignore[list-item, arg-type]
         return found[0] if one else found
-
-
-class Recorded:
-    """A function of tensors that on a GPU is recorded as a CUDA graph for every new shape, then replayed.
-
-    Its result lies where the next replay of the same shape writes: use it up, or copy it.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], record: bool):
-        self.function, self.record = function, record
-        self.graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return what the function returns."""
-        if not self.record:
-            return self.function(*inputs)
-        shape = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
-        if shape not in self.graphs:
-            self.graphs[shape] = self._recorded(inputs)
-        graph, places, result = self.graphs[shape]
-        for place, tensor in zip(places, inputs, strict=True):
-            place.copy_(tensor)
-        graph.replay()
-        return result
-
-    def _recorded(self, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
-        places = tuple(tensor.clone() for tensor in inputs)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):  # Kernels are chosen, compiled and their workspaces made before the recording.
-                self.function(*places)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self.function(*places)
-        return graph, places, result
-
-
-def compiled_view(lm: LanguageModel, whole: bool, backend: str = "inductor") -> LanguageModel:
-    """The same frozen weights under layers whose small operations `torch.compile` fuses; ``lm`` stays as it is.
-
-    Args:
-        lm: the model.
-        whole: whole layers, where no key-value cache is used; otherwise their parts but the attention,
-            which would be compiled anew for every layer's place in the cache.
-        backend: of `torch.compile`.
-    """
-    stack = decoder_layers(lm.model)
-    model, base = _twin(lm.model), _twin(lm.model.base_model)
-    name = next(name for name, module in base._modules.items() if module is stack)
-    base._modules[name] = nn.ModuleList([_fused(layer, whole, backend) for layer in stack])
-    model._modules[lm.model.base_model_prefix] = base
-    return replace(lm, model=model)
-
-
-def _fused(layer: nn.Module, whole: bool, backend: str) -> nn.Module:
-    twin = _twin(layer)
-    if not whole:
-        for name, part in twin._modules.items():
-            if part is not None and "attn" not in name:
-                twin._modules[name] = _fused(part, True, backend)
-        return twin
-    twin.forward = torch.compile(twin.forward, dynamic=True, backend=backend)  # type: ignore[method-assign]
-    return twin
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    """A module with the same weights whose parts can be exchanged."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
 
 
 def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int | None = None) -> None:

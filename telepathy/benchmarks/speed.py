@@ -19,6 +19,7 @@ from telepathy.files import write_csv
 from telepathy.inference import Telepathy
 from telepathy.methods.bridge import BridgeData, answer_with_bridge
 from telepathy.methods.prompted import records
+from telepathy.runtime import BridgeRuntime
 from telepathy.training.bridge import BridgeLearner
 from telepathy.training.loop import batch_rows
 
@@ -110,10 +111,11 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 def _evaluation(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[dict[str, Any]]:
     frame = data.frame("test").head(config.evaluated)
     states, examples = data.states("test", model.layer, model.sender.depth), records(frame)
+    runtime = BridgeRuntime(model.bridge, model.receiver, model.task, model.side)
 
     def cached(_round: int) -> None:
         rows = states.head(len(frame))
-        answer_with_bridge(model.bridge, model.receiver, model.task, rows, frame, model.side)
+        answer_with_bridge(runtime, rows, frame)
 
     def whole(_round: int) -> None:
         model(examples)

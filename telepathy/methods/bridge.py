@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from telepathy import parallel
-from telepathy.bridges import Bridge, BridgeConfig, bridge_config, build_bridge, load_bridge
+from telepathy.bridges import BridgeConfig, bridge_config, build_bridge, load_bridge
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, LayerStates
@@ -22,11 +22,12 @@ from telepathy.methods.controls import control_states
 from telepathy.methods.trained import say, take, write_training
 from telepathy.models.identity import refuse_other_model
 from telepathy.models.loading import LanguageModel, layer_index
-from telepathy.scoring.answers import answer
+from telepathy.runtime import BridgeRuntime
+from telepathy.scoring.answers import generated_predictions, in_order, label_predictions
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
 from telepathy.training.alignment import alignment_learner
-from telepathy.training.bridge import BridgeLearner, ReceiverSide, receiver_prefix, shared_beginning
+from telepathy.training.bridge import BridgeLearner, ReceiverSide
 from telepathy.training.loop import TrainingConfig, fit
 
 STATISTICS_EXAMPLES = 512  # Training examples from which a bridge takes the features' means and scales.
@@ -171,25 +172,28 @@ def _embedding_sample(receiver: LanguageModel) -> Tensor:
     return receiver.embed(words).cpu()
 
 
-def answer_with_bridge(
-    bridge: Bridge, receiver: LanguageModel, task: Task, states: LayerStates, frame: pd.DataFrame, side: ReceiverSide
-) -> pd.DataFrame:
+def answer_with_bridge(runtime: BridgeRuntime, states: LayerStates, frame: pd.DataFrame) -> pd.DataFrame:
     """Answer every example of a frame from the sender's states alone.
+
+    Args:
+        runtime: the bridge and its receiver; its scores are log-likelihoods, not relative ones.
+        states: of the frame's examples.
+        frame: the examples.
 
     Returns:
         Predictions as `telepathy.scoring.answers.answer` gives them.
     """
-    device = receiver.compute.device
-    past, shared = shared_beginning(receiver, task, side) if task.labels else (None, 0)
 
-    def prefixes(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        batch, mask = states.batch(rows)
-        prefix = receiver_prefix(receiver, task, bridge(batch.to(device), mask.to(device)), side)
-        return prefix[:, shared:], torch.ones(prefix.shape[:2], dtype=torch.long, device=device)
+    def soft_tokens(rows: Sequence[int]) -> Tensor:
+        return runtime.translate(*states.batch(rows))
 
     order = np.argsort(states.lengths(), kind="stable")
     batches = [part.tolist() for part in np.array_split(order, -(-len(order) // 64))]
-    return answer(receiver, task, frame, prefixes, batches, past=past)
+    if runtime.labels is None:
+        texts = in_order(batches, lambda rows: runtime.write(soft_tokens(rows)))
+        return generated_predictions(runtime.task, frame, texts)
+    scores = in_order(batches, lambda rows: runtime.score(soft_tokens(rows)).tolist())
+    return label_predictions(runtime.task, frame, runtime.labels, np.array(scores))
 
 
 def evaluate_bridge(
@@ -214,8 +218,7 @@ def evaluate_bridge(
     if control is not None:
         states = control_states(control, states, seed)
     side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
-    bridge = bridge.to(receiver.compute.device)
-    return answer_with_bridge(bridge, receiver, data.task, states, data.frame("test"), side)
+    return answer_with_bridge(BridgeRuntime(bridge, receiver, data.task, side), states, data.frame("test"))
 
 
 Named = tuple[str, Mapping[str, Any]]

@@ -48,12 +48,10 @@ def answer(
         (log-likelihood of every label, in the task's order) or ``text`` (what was generated).
     """
     if task.kind == "number":
-        texts = _in_order(batches, lambda rows: generate(lm, *prefixes(rows), task.answer_tokens))
+        texts = in_order(batches, lambda rows: generate(lm, *prefixes(rows), task.answer_tokens))
         return generated_predictions(task, frame, texts)
     labels = LabelSet.of(lm, task)
-    scores = np.array(
-        _in_order(batches, lambda rows: label_log_likelihoods(lm, *prefixes(rows), labels, past).tolist())
-    )
+    scores = np.array(in_order(batches, lambda rows: label_log_likelihoods(lm, *prefixes(rows), labels, past).tolist()))
     base = None if content_free is None else label_log_likelihoods(lm, *content_free, labels)[0].numpy()
     return label_predictions(task, frame, labels, scores, base)
 
@@ -92,7 +90,8 @@ def common_beginning(rows: Sequence[Sequence[int]]) -> int:
     return sum(takewhile(bool, alike))
 
 
-def _in_order(batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
+def in_order(batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
+    """Do work on batches of rows, each row once, and return the results in the order of the rows."""
     found: dict[int, Any] = {}
     with torch.inference_mode():
         for rows in batches:

@@ -14,7 +14,8 @@ from telepathy.errors import TelepathyError
 from telepathy.features import encode_task
 from telepathy.files import write_json
 from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
-from telepathy.models.loading import head_logits, hidden_states, load_language_model, pad
+from telepathy.models.loading import decoder_layers, head_logits, hidden_states, load_language_model, pad
+from telepathy.runtime import compiled_view
 from telepathy.scoring.labels import LabelSet, beginning, label_log_likelihoods, text_prefix
 from telepathy.training.bridge import answer_loss
 
@@ -124,6 +125,19 @@ def test_states_are_those_that_transformers_gives(family, layer):
         said = family.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer]
     torch.testing.assert_close(found, said[mask.bool()], **CLOSE)
     assert found.shape[1] == family.state_width
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("name", ["llama", "gemma3, sees pictures", "gpt2", "gpt_neox", "opt"])
+def test_a_compiled_view_answers_as_the_model_and_leaves_it_alone(loaded, name, whole):
+    family = loaded(name)
+    torch._dynamo.reset()
+    expected = label_log_likelihoods(family, *text_prefix(family, PROMPTS), LABELS)
+    view = compiled_view(family, whole=whole, backend="eager")
+    torch.testing.assert_close(label_log_likelihoods(view, *text_prefix(family, PROMPTS), LABELS), expected, **CLOSE)
+    compiled = [module for module in view.model.modules() if "forward" in vars(module)]
+    assert len(compiled) >= len(decoder_layers(family.model))
+    assert all("forward" not in vars(module) for module in family.model.modules())
 
 
 def test_labels_under_left_padding_score_as_in_whole_forward_passes(family):

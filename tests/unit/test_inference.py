@@ -8,9 +8,9 @@ import telepathy
 from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
-from telepathy.inference import Recorded, Telepathy, check_room, compiled_view
+from telepathy.inference import Telepathy, check_room
 from telepathy.models.loading import hidden_states
-from telepathy.scoring.labels import LabelSet, label_scores, text_prefix
+from telepathy.runtime import Recorded, compiled_view
 from telepathy.tasks.prompts import prompt_ids
 from tests.unit.conftest import build_lm
 
@@ -245,17 +245,6 @@ def test_compiled_layers_give_what_the_layers_give_and_are_not_compiled_again(to
     with torch.compiler.set_stance("fail_on_recompile"):
         for ids in batches:
             hidden_states(fast, ids, torch.ones_like(ids), [2])
-
-
-def test_a_compiled_view_answers_as_the_model_and_leaves_it_alone(lm):
-    torch._dynamo.reset()
-    prefix, mask = text_prefix(lm, [[1, 80, 81, 82], [1, 83]])
-    labels = LabelSet(("one", "two"), ((50,), (60, 61)))
-    expected = label_scores(lm, prefix, mask, labels)
-    for whole in (True, False):
-        view = compiled_view(lm, whole=whole, backend="eager")
-        torch.testing.assert_close(label_scores(view, prefix, mask, labels), expected, **CLOSE)
-    assert all("forward" not in vars(module) for module in lm.model.modules())
 
 
 def test_what_is_not_recorded_is_called():
