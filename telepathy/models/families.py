@@ -33,8 +33,8 @@ def read_config(folder: str | Path) -> PretrainedConfig:
 
 def check_family(name: str, config: PretrainedConfig) -> None:
     """Refuse a configuration whose family cannot send or receive (see `read_config`)."""
-    known = {type(config), type(config.get_text_config(decoder=True))} <= set(MODEL_FOR_CAUSAL_LM_MAPPING)
-    if not known or getattr(config, "is_encoder_decoder", False):
+    kinds = (type(config), type(config.get_text_config(decoder=True)))  # asked one by one: a list imports every family
+    if not all(kind in MODEL_FOR_CAUSAL_LM_MAPPING for kind in kinds) or getattr(config, "is_encoder_decoder", False):
         raise TelepathyError(
             f"The model {name} ({config.model_type}) is no causal language model: choose one that only decodes."
         )
