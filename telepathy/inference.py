@@ -1,4 +1,4 @@
-"""The runtime: two frozen models and a trained bridge as one fast callable."""
+"""From texts to answers: two frozen models and a trained bridge as one fast callable."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,7 @@ from telepathy.errors import TelepathyError
 from telepathy.features import length_batches
 from telepathy.methods.bridge import check_trained_for
 from telepathy.methods.trained import take
-from telepathy.models.loading import (
-    LanguageModel,
-    hidden_states,
-    load_language_model,
-    pad,
-)
+from telepathy.models.loading import LanguageModel, hidden_states, load_language_model, pad
 from telepathy.runtime import BridgeRuntime, Recorded, compiled_view
 from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number

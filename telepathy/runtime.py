@@ -72,7 +72,7 @@ class BridgeRuntime:
 
     @torch.inference_mode()
     def score(self, soft_tokens: Tensor) -> Tensor:
-        """Score every label, ``[batch, n]`` in nats on the CPU (see `label_log_likelihoods`)."""
+        """Score every label, ``[batch, n]`` in nats on the CPU; where ``relative``, up to a number an example."""
         return self.receiver_stage(soft_tokens).cpu()
 
     @torch.inference_mode()

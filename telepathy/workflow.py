@@ -22,8 +22,7 @@ PLUGINS_VARIABLE = "TELEPATHY_PLUGINS"
 """Environment variable that tells the jobs which files of the user's own there are."""
 
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**28, "MALLOC_TRIM_THRESHOLD_": 2**30}
-"""Bytes up to which glibc keeps what a job frees: activations of each batch take the same pages again (5 % of the
-training's seconds and 15 % of the evaluation's on a CPU go into new ones otherwise)."""
+"""Bytes up to which glibc keeps what a job frees, so that each batch's activations take the same pages again."""
 
 IMPORTS_PLUGINS = ("telepathy/bridges/base.py", "telepathy/methods/own.py")
 """Library files that may import plugins."""

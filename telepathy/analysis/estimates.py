@@ -11,7 +11,7 @@ hold no 2.5 % percentile.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 from scipy import stats
@@ -130,8 +130,14 @@ def _satterthwaite(
 
 def _freedom(quantile: np.ndarray) -> np.ndarray:
     """Degrees of freedom, 1 to a million, whose two-sided 95 % t quantile is nearest to the given ones."""
-    known = np.geomspace(1, 1e6, 4000)
-    return np.interp(-quantile, -stats.t.ppf(1 - ALPHA / 2, known), known)
+    freedom, quantiles = _t_table()
+    return np.interp(-quantile, -quantiles, freedom)
+
+
+@cache
+def _t_table() -> tuple[np.ndarray, np.ndarray]:
+    freedom = np.geomspace(1, 1e6, 4000)
+    return freedom, stats.t.ppf(1 - ALPHA / 2, freedom)
 
 
 def wilson(correct: float, n: float, df: float = np.inf) -> tuple[float, float]:

@@ -111,11 +111,10 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 def _evaluation(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[dict[str, Any]]:
     frame = data.frame("test").head(config.evaluated)
     states, examples = data.states("test", model.layer, model.sender.depth), records(frame)
-    runtime = BridgeRuntime(model.bridge, model.receiver, model.task, model.side)
 
     def cached(_round: int) -> None:
-        rows = states.head(len(frame))
-        answer_with_bridge(runtime, rows, frame)
+        runtime = BridgeRuntime(model.bridge, model.receiver, model.task, model.side)
+        answer_with_bridge(runtime, states.head(len(frame)), frame)
 
     def whole(_round: int) -> None:
         model(examples)

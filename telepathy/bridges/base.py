@@ -1,5 +1,6 @@
 """What every bridge is: its configuration, its scale, how it is saved, shared and found again by name."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -73,7 +74,7 @@ class BridgeConfig:
         return self.width or self.receiver_width
 
 
-class Bridge(nn.Module, PyTorchModelHubMixin, library_name="telepathy"):
+class Bridge(nn.Module, PyTorchModelHubMixin, ABC, library_name="telepathy"):
     """Base of all bridges.
 
     A subclass maps sender states ``[batch, tokens, d_sender]`` and their mask ``[batch, tokens]``
@@ -101,13 +102,13 @@ class Bridge(nn.Module, PyTorchModelHubMixin, library_name="telepathy"):
         self.register_buffer("state_scale", torch.ones(config.sender_width))
 
     @property
+    @abstractmethod
     def last(self) -> nn.Linear:
-        """Layer whose outputs are raw vectors, ``d_receiver`` or ``k * d_receiver`` wide; to be overridden."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which its last layer is.")
+        """Layer whose outputs are raw vectors, ``d_receiver`` or ``k * d_receiver`` wide."""
 
+    @abstractmethod
     def raw_tokens(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Map states to ``[batch, k, d_receiver]``; to be overridden."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it makes soft tokens.")
+        """Map states to ``[batch, k, d_receiver]``."""
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return soft tokens.
@@ -216,10 +217,12 @@ def register(name: str) -> Callable[[type[Bridge]], type[Bridge]]:
     """Class decorator: make a bridge known under ``name``, the key ``architecture`` in config.yaml.
 
     Raises:
-        TelepathyError: if another class has that name.
+        TelepathyError: if another class has that name, or the class leaves out what a bridge must define.
     """
 
     def remember(cls: type[Bridge]) -> type[Bridge]:
+        if absent := ", ".join(sorted(cls.__abstractmethods__)):
+            raise TelepathyError(f"The bridge {cls.__qualname__} does not define {absent} (docs/own_bridge.md).")
         known = _ARCHITECTURES.get(name)
         # A notebook's cell that is run again defines its class again.
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):

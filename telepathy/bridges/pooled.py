@@ -1,5 +1,6 @@
 """Simpler bridges: they pool the sender's states first, then map the one vector to ``k`` soft tokens."""
 
+from abc import abstractmethod
 from typing import cast
 
 import torch
@@ -33,9 +34,9 @@ class _Pooled(Bridge):
         layer = self.map[-1] if isinstance(self.map, nn.Sequential) else self.map
         return cast(nn.Linear, layer)
 
+    @abstractmethod
     def build_map(self, inputs: int, outputs: int) -> nn.Module:
         """Build the map from the pooled vector to all soft tokens."""
-        raise NotImplementedError(f"{type(self).__name__} has no map.")
 
     def raw_tokens(self, states: Tensor, mask: Tensor) -> Tensor:
         """Map states ``[batch, tokens, d_sender]`` to ``[batch, k, d_receiver]``."""

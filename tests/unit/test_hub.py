@@ -286,6 +286,14 @@ def test_a_name_that_another_bridge_has_is_refused():
         register("perceiver")(GatedBridge)
 
 
+@pytest.mark.parametrize("name", ["last", "raw_tokens"])
+def test_a_bridge_that_leaves_out_what_it_must_define_is_refused_by_its_name(name):
+    half = type("Half", (Bridge,), {other: getattr(GatedBridge, other) for other in {"last", "raw_tokens"} - {name}})
+    with pytest.raises(TelepathyError, match=f"The bridge Half does not define {name} "):
+        register("half")(half)
+    assert "half" not in _ARCHITECTURES
+
+
 PLUGIN = """
 from telepathy.bridges import MeanPoolBridge, register
 
