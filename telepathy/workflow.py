@@ -21,9 +21,6 @@ OUT_OF_MEMORY = "ran out of memory (lower batch_size, or let --retries try again
 PLUGINS_VARIABLE = "TELEPATHY_PLUGINS"
 """Environment variable that tells the jobs which files of the user's own there are."""
 
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**28, "MALLOC_TRIM_THRESHOLD_": 2**30}
-"""Bytes up to which glibc keeps what a job frees, so that each batch's activations take the same pages again."""
-
 IMPORTS_PLUGINS = ("telepathy/bridges/base.py", "telepathy/methods/own.py")
 """Library files that may import plugins."""
 
@@ -43,8 +40,6 @@ def prepare_jobs(plugins: Iterable[str] = (), main: bool = False) -> None:
     if main:
         take_over()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    for name, value in KEPT_MEMORY.items():
-        os.environ.setdefault(name, str(value))
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if shlex.quote(sys.executable) != sys.executable:
