@@ -6,7 +6,6 @@ rule train_adapter:
         receiver=model_folder("receiver"),
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("train_adapter"),
     output:
         directory(f"results/{RUN}/adapter"),
     log:
@@ -23,6 +22,7 @@ rule train_adapter:
         mem_mb=memory_of_all,
         runtime=minutes(90, 120),
     params:
+        library=library_version("train_adapter"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,
@@ -37,7 +37,6 @@ rule evaluate_adapter:
         receiver=model_folder("receiver"),
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("evaluate_adapter"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -55,6 +54,7 @@ rule evaluate_adapter:
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:
+        library=library_version("evaluate_adapter"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,

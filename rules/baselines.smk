@@ -6,7 +6,6 @@ rule prompt_model:
         model=model_folder("model"),
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("prompt_model"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -24,6 +23,7 @@ rule prompt_model:
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:
+        library=library_version("prompt_model"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,
@@ -36,7 +36,6 @@ rule probe_sender:
         features=features_folder,
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("probe_sender"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -53,6 +52,7 @@ rule probe_sender:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        library=library_version("probe_sender"),
         settings=settings_of,
         limits=limits_of,
     script:
@@ -65,7 +65,6 @@ rule relay_text:
         receiver=model_folder("receiver"),
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("relay_text"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -83,6 +82,7 @@ rule relay_text:
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:
+        library=library_version("relay_text"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,
@@ -95,7 +95,6 @@ rule relay_label:
         sent=sent_predictions,
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("relay_label"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -111,6 +110,7 @@ rule relay_label:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        library=library_version("relay_label"),
         settings=settings_of,
         limits=limits_of,
     script:

@@ -4,7 +4,6 @@
 rule measure_latency:
     input:
         unpack(benchmark_inputs),
-        library=library_sources("measure_latency"),
     output:
         report("results/{study}/latency.csv", category="{study}", labels={"file": "latency"}),
     log:
@@ -19,6 +18,7 @@ rule measure_latency:
         mem_mb=memory,
         runtime=minutes(30, 60),
     params:
+        library=library_version("measure_latency"),
         settings=benchmark_of,
         compute=COMPUTE,
         threads=threads_of,
@@ -29,7 +29,6 @@ rule measure_latency:
 rule render_speed_table:
     input:
         latency="results/{study}/latency.csv",
-        library=library_sources("render_speed_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -44,6 +43,7 @@ rule render_speed_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_speed_table"),
         title=lambda wildcards: study_of(config, wildcards.study)["title"],
     script:
         "../workflow_scripts/render_speed_table.py"
@@ -54,7 +54,6 @@ rule measure_speed:
         unpack(benchmark_inputs),
         features=lambda wildcards: features_folder(benchmarked(wildcards)),
         costs="results/{study}/costs.csv",
-        library=library_sources("measure_speed"),
     output:
         report("results/{study}/speed.csv", category="{study}", labels={"file": "speed"}),
     log:
@@ -67,6 +66,7 @@ rule measure_speed:
         mem_mb=memory,
         runtime=minutes(30, 60),
     params:
+        library=library_version("measure_speed"),
         settings=lambda wildcards: settings_of(benchmarked(wildcards)),
         limits=lambda wildcards: limits_of(benchmarked(wildcards)),
         compute=COMPUTE,
@@ -78,7 +78,6 @@ rule measure_speed:
 rule forecast_costs:
     input:
         metrics=lambda wildcards: results_of(wildcards.study),
-        library=library_sources("forecast_costs"),
     output:
         report("results/{study}/forecast.csv", category="{study}", labels={"file": "forecast"}),
     log:
@@ -86,6 +85,7 @@ rule forecast_costs:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("forecast_costs"),
         forecast=lambda wildcards: study_of(config, wildcards.study)["forecast"],
         planned=lambda wildcards: summed_jobs(config, study_of(config, wildcards.study)["forecast"]),
         rehearsed=lambda wildcards: planned_jobs(config, wildcards.study).to_dict("records"),

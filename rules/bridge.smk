@@ -7,7 +7,6 @@ rule train_bridge:
         features=features_folder,
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("train_bridge"),
     output:
         directory(f"results/{RUN}/bridge"),
     log:
@@ -24,6 +23,7 @@ rule train_bridge:
         mem_mb=memory_of_all,
         runtime=minutes(60, 90),
     params:
+        library=library_version("train_bridge"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,
@@ -39,7 +39,6 @@ rule evaluate_bridge:
         features=features_folder,
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("evaluate_bridge"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -57,6 +56,7 @@ rule evaluate_bridge:
         mem_mb=memory,
         runtime=minutes(30, 30),
     params:
+        library=library_version("evaluate_bridge"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,

@@ -4,7 +4,6 @@ import sys
 from functools import cache
 
 sys.path.insert(0, str(workflow.basedir))
-import yaml
 
 from telepathy.config import (
     benchmark_settings,
@@ -17,8 +16,8 @@ from telepathy.config import (
     study_of,
     task_file,
 )
-from telepathy.workflow import library_sources as sources_of_script
-from telepathy.workflow import prepare_jobs
+from telepathy.files import read_yaml
+from telepathy.workflow import library_sources, prepare_jobs, version_of
 
 
 def in_project(path):
@@ -44,9 +43,9 @@ RUN = "{study}/runs/{task}/{method}/k{k}/seed{seed}"
 JOB = "{task}_{method}_k{k}_seed{seed}"
 
 
-def library_sources(script):
-    """Library files and plugins that a script uses, as paths that Snakemake watches."""
-    return [in_project(path) for path in sources_of_script(script, config["plugins"])]
+def library_version(script):
+    """Hash of the library files and plugins that a script uses: after an edit of one Snakemake runs it again."""
+    return version_of(map(in_project, library_sources(script, config["plugins"])))
 
 
 def methods_of(*kinds):
@@ -88,8 +87,7 @@ def yaml_of(wildcards):
 @cache
 def content_of(task):
     """What a task's YAML says."""
-    with open(in_project(task_file(config, task))) as handle:
-        return yaml.safe_load(handle)
+    return read_yaml(in_project(task_file(config, task)))
 
 
 def bridge_settings_of(wildcards):

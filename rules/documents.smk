@@ -11,7 +11,6 @@ rule write_paper:
             in_project(f"telepathy/report/captions/{name}.rst")
             for name in figures_of(wildcards.study)
         ],
-        library=library_sources("write_paper"),
         templates=in_project("telepathy/report/templates/paper.tex.jinja"),
     output:
         "results/{study}/paper.tex",
@@ -20,6 +19,7 @@ rule write_paper:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("write_paper"),
         about=about_of,
         tables=lambda wildcards: tables_of(wildcards.study, ""),
         figures=lambda wildcards: figures_of(wildcards.study),
@@ -32,7 +32,6 @@ rule compile_paper:
         source="results/{study}/paper.tex",
         tables=lambda wildcards: tables_of(wildcards.study, ".tex"),
         figures=lambda wildcards: drawn(wildcards.study, ".pdf"),
-        library=library_sources("compile_paper"),
     output:
         report(
             "results/{study}/paper.pdf",
@@ -44,6 +43,8 @@ rule compile_paper:
         "logs/{study}/compile_paper.log",
     conda:
         "../envs/telepathy.yaml"
+    params:
+        library=library_version("compile_paper"),
     script:
         "../workflow_scripts/compile_paper.py"
 
@@ -66,7 +67,6 @@ rule write_page:
             if not any(name in path for name in SECTIONS)
         ],
         figures=lambda wildcards: drawn(wildcards.study, ".svg"),
-        library=library_sources("write_page"),
         templates=[
             in_project(f"telepathy/report/templates/page.{ending}")
             for ending in ("html.jinja", "css", "js")
@@ -83,6 +83,7 @@ rule write_page:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("write_page"),
         about=about_of,
     script:
         "../workflow_scripts/write_page.py"

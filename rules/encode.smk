@@ -6,7 +6,6 @@ rule encode_task:
         model="resources/models/{model}",
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("encode_task"),
     output:
         directory("resources/features/{study}/{model}/{task}"),
     log:
@@ -21,6 +20,7 @@ rule encode_task:
         mem_mb=memory_of_all,
         runtime=minutes(60, 120),
     params:
+        library=library_version("encode_task"),
         layers=lambda wildcards: encoded_layers(
             config, wildcards.study, wildcards.task, wildcards.model
         ),

@@ -5,7 +5,6 @@ rule export_bridge:
     input:
         bridges=lambda wildcards: trained_bridges(wildcards, "bridge"),
         metrics=lambda wildcards: trained_bridges(wildcards, "metrics.json"),
-        library=library_sources("export_bridge"),
         template=in_project("telepathy/bridges/model_card.md.jinja"),
     output:
         directory("results/{study}/export/{task}"),
@@ -17,6 +16,7 @@ rule export_bridge:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        library=library_version("export_bridge"),
         licences=licences_of,
     script:
         "../workflow_scripts/export_bridge.py"

@@ -4,7 +4,6 @@
 rule fetch_model:
     input:
         local_model,
-        library=library_sources("fetch_model"),
     output:
         directory("resources/models/{model}"),
     log:
@@ -17,6 +16,7 @@ rule fetch_model:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
+        library=library_version("fetch_model"),
         source=lookup("models/{model}/source", within=config),
         downloads="resources/downloads",
         pins="resources/pins/models",
@@ -27,7 +27,6 @@ rule fetch_model:
 rule fetch_data:
     input:
         local_data,
-        library=library_sources("fetch_data"),
     output:
         directory("resources/raw/{task}"),
     log:
@@ -40,6 +39,7 @@ rule fetch_data:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        library=library_version("fetch_data"),
         source=lambda wildcards: content_of(wildcards.task)["source"],
         downloads="resources/downloads",
         pins="resources/pins/tasks",
@@ -51,7 +51,6 @@ rule cache_task:
     input:
         raw="resources/raw/{task}",
         task=yaml_of,
-        library=library_sources("cache_task"),
     output:
         directory("resources/tasks/{task}"),
     log:
@@ -63,5 +62,7 @@ rule cache_task:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        library=library_version("cache_task"),
     script:
         "../workflow_scripts/cache_task.py"

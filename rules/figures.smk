@@ -5,7 +5,6 @@ rule draw_accuracy:
     input:
         statistics="results/{study}/statistics.csv",
         summary="results/{study}/summary.csv",
-        library=library_sources("draw_accuracy"),
     output:
         **picture("accuracy"),
     log:
@@ -13,6 +12,7 @@ rule draw_accuracy:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_accuracy"),
         names=names_of,
     script:
         "../workflow_scripts/draw_accuracy.py"
@@ -21,7 +21,6 @@ rule draw_accuracy:
 rule draw_tokens:
     input:
         statistics="results/{study}/statistics.csv",
-        library=library_sources("draw_tokens"),
     output:
         **picture("tokens"),
     log:
@@ -29,6 +28,7 @@ rule draw_tokens:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_tokens"),
         names=names_of,
     script:
         "../workflow_scripts/draw_tokens.py"
@@ -37,7 +37,6 @@ rule draw_tokens:
 rule draw_confusion:
     input:
         predictions=lambda wildcards: results_of(wildcards.study, "predictions.parquet"),
-        library=library_sources("draw_confusion"),
     output:
         **picture("confusion"),
     log:
@@ -45,6 +44,7 @@ rule draw_confusion:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_confusion"),
         names=names_of,
         labels=lambda wildcards: labels_of(wildcards.study),
     script:
@@ -54,7 +54,6 @@ rule draw_confusion:
 rule draw_training:
     input:
         bridges=lambda wildcards: bridges_of(wildcards.study),
-        library=library_sources("draw_training"),
     output:
         **picture("training"),
     log:
@@ -62,6 +61,7 @@ rule draw_training:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_training"),
         names=names_of,
     script:
         "../workflow_scripts/draw_training.py"
@@ -71,7 +71,6 @@ rule draw_pareto:
     input:
         latency="results/{study}/latency.csv",
         statistics="results/{study}/statistics.csv",
-        library=library_sources("draw_pareto"),
     output:
         **picture("pareto"),
     log:
@@ -79,6 +78,7 @@ rule draw_pareto:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_pareto"),
         names=names_of,
         task=lambda wildcards: study_of(config, wildcards.study)["benchmark"]["task"],
     script:
@@ -88,12 +88,13 @@ rule draw_pareto:
 rule draw_latency:
     input:
         latency="results/{study}/latency.csv",
-        library=library_sources("draw_latency"),
     output:
         **picture("latency_breakdown"),
     log:
         "logs/{study}/draw_latency.log",
     conda:
         "../envs/telepathy.yaml"
+    params:
+        library=library_version("draw_latency"),
     script:
         "../workflow_scripts/draw_latency.py"

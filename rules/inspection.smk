@@ -9,7 +9,6 @@ rule inspect_bridge:
         features=lambda wildcards: features_folder(shown_bridge(wildcards)),
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("inspect_bridge"),
     output:
         table="results/{study}/inspection/{task}.parquet",
         facts="results/{study}/inspection/{task}.json",
@@ -25,6 +24,7 @@ rule inspect_bridge:
         mem_mb=memory,
         runtime=minutes(30, 30),
     params:
+        library=library_version("inspect_bridge"),
         limits=limits_of,
         compute=COMPUTE,
         run=lambda wildcards: {
@@ -38,7 +38,6 @@ rule inspect_bridge:
 rule draw_soft_tokens:
     input:
         tables=inspections("parquet"),
-        library=library_sources("draw_soft_tokens"),
     output:
         **picture("soft_tokens"),
     log:
@@ -46,6 +45,7 @@ rule draw_soft_tokens:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_soft_tokens"),
         names=names_of,
     script:
         "../workflow_scripts/draw_soft_tokens.py"
@@ -54,7 +54,6 @@ rule draw_soft_tokens:
 rule draw_attention:
     input:
         facts=inspections("json"),
-        library=library_sources("draw_attention"),
     output:
         **picture("attention"),
     log:
@@ -62,6 +61,7 @@ rule draw_attention:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_attention"),
         names=names_of,
     script:
         "../workflow_scripts/draw_attention.py"
@@ -70,7 +70,6 @@ rule draw_attention:
 rule draw_words:
     input:
         facts=inspections("json"),
-        library=library_sources("draw_words"),
     output:
         **picture("words"),
     log:
@@ -78,6 +77,7 @@ rule draw_words:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("draw_words"),
         names=names_of,
     script:
         "../workflow_scripts/draw_words.py"

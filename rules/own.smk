@@ -8,7 +8,6 @@ rule run_own_method:
         ],
         examples="resources/tasks/{task}",
         task=yaml_of,
-        library=library_sources("run_own_method"),
     output:
         predictions=f"results/{RUN}/predictions.parquet",
         metrics=f"results/{RUN}/metrics.json",
@@ -26,6 +25,7 @@ rule run_own_method:
         mem_mb=memory,
         runtime=minutes(60, 60),
     params:
+        library=library_version("run_own_method"),
         settings=settings_of,
         limits=limits_of,
         compute=COMPUTE,

@@ -4,13 +4,14 @@
 rule summarise_runs:
     input:
         metrics=lambda wildcards: results_of(wildcards.study),
-        library=library_sources("summarise_runs"),
     output:
         report("results/{study}/summary.csv", category="{study}", labels={"file": "summary"}),
     log:
         "logs/{study}/summarise_runs.log",
     conda:
         "../envs/telepathy.yaml"
+    params:
+        library=library_version("summarise_runs"),
     script:
         "../workflow_scripts/summarise_runs.py"
 
@@ -19,7 +20,6 @@ rule summarise_costs:
     input:
         summary="results/{study}/summary.csv",
         latency=lambda wildcards: speed_files(wildcards.study, ["latency.csv"]),
-        library=library_sources("summarise_costs"),
     output:
         report("results/{study}/costs.csv", category="{study}", labels={"file": "costs"}),
     log:
@@ -27,6 +27,7 @@ rule summarise_costs:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("summarise_costs"),
         shared=lambda wildcards: shared_costs(wildcards.study),
         folder="results/{study}/costs",
     script:
@@ -37,7 +38,6 @@ rule render_accuracy_table:
     input:
         summary="results/{study}/summary.csv",
         statistics="results/{study}/statistics.csv",
-        library=library_sources("render_accuracy_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -52,6 +52,7 @@ rule render_accuracy_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_accuracy_table"),
         tasks=lambda wildcards: tasks_of_kinds(wildcards.study, TABLES[wildcards.table]["kinds"]),
         methods=lambda wildcards: titles_of(wildcards.study, TABLES[wildcards.table]["groups"]),
         kinds=lambda wildcards: TABLES[wildcards.table]["kinds"],
@@ -64,12 +65,13 @@ rule render_accuracy_table:
 rule publish_results:
     input:
         results=[f"results/{{study}}/{name}.csv" for name in PUBLISHED],
-        library=library_sources("publish_results"),
     output:
         [f"docs/results/{{study}}/{name}.csv" for name in PUBLISHED],
     log:
         "logs/{study}/publish_results.log",
     conda:
         "../envs/telepathy.yaml"
+    params:
+        library=library_version("publish_results"),
     script:
         "../workflow_scripts/publish_results.py"

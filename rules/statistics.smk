@@ -6,7 +6,6 @@ from telepathy.analysis.comparisons import comparisons_of, statistics_settings
 rule compute_statistics:
     input:
         predictions=lambda wildcards: results_of(wildcards.study, "predictions.parquet"),
-        library=library_sources("compute_statistics"),
     output:
         report("results/{study}/statistics.csv", category="{study}", labels={"file": "statistics"}),
     log:
@@ -17,6 +16,7 @@ rule compute_statistics:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        library=library_version("compute_statistics"),
         comparisons=lambda wildcards: comparisons_of(config, wildcards.study),
         columns=lambda wildcards: table_methods(wildcards.study),
         margin=lambda wildcards: statistics_settings(config, wildcards.study)["equivalence_margin"],
@@ -31,7 +31,6 @@ rule score_claims:
         latency=lambda wildcards: latency_of(wildcards.study),
         claims=in_project("telepathy/analysis/claims.yaml"),
         runs=in_project("telepathy/analysis/published_runs.csv"),
-        library=library_sources("score_claims"),
     output:
         report("results/{study}/claims.csv", category="{study}", labels={"file": "claims"}),
     log:
@@ -39,6 +38,7 @@ rule score_claims:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("score_claims"),
         tasks=lambda wildcards: published_tasks(wildcards.study),
         soft_tokens=lambda wildcards: own_soft_tokens(wildcards.study),
         models=lambda wildcards: {

@@ -4,7 +4,6 @@
 rule render_token_table:
     input:
         statistics="results/{study}/statistics.csv",
-        library=library_sources("render_token_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -19,16 +18,41 @@ rule render_token_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_token_table"),
         tasks=lambda wildcards: task_titles(wildcards.study),
         methods=lambda wildcards: titles_of(wildcards.study, GROUPS),
     script:
         "../workflow_scripts/render_token_table.py"
 
 
+rule render_seed_table:
+    input:
+        summary="results/{study}/summary.csv",
+        templates=TEMPLATES,
+    output:
+        tex=report(
+            "results/{study}/tables/table10_seeds.tex",
+            category="{study}",
+            labels={"file": "table10_seeds"},
+        ),
+        csv="results/{study}/tables/table10_seeds.csv",
+        html="results/{study}/tables/table10_seeds.html",
+    log:
+        "logs/{study}/render_seed_table.log",
+    conda:
+        "../envs/telepathy.yaml"
+    params:
+        library=library_version("render_seed_table"),
+        tasks=lambda wildcards: task_titles(wildcards.study),
+        methods=lambda wildcards: titles_of(wildcards.study, GROUPS),
+        probes=lambda wildcards: probes_of(wildcards.study),
+    script:
+        "../workflow_scripts/render_seed_table.py"
+
+
 rule render_statistics_table:
     input:
         statistics="results/{study}/statistics.csv",
-        library=library_sources("render_statistics_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -43,6 +67,7 @@ rule render_statistics_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_statistics_table"),
         tasks=lambda wildcards: task_titles(wildcards.study),
         methods=lambda wildcards: titles_of(wildcards.study, GROUPS),
         margin=lambda wildcards: statistics_settings(config, wildcards.study)["equivalence_margin"],
@@ -53,7 +78,6 @@ rule render_statistics_table:
 rule render_claims_table:
     input:
         claims="results/{study}/claims.csv",
-        library=library_sources("render_claims_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -68,6 +92,7 @@ rule render_claims_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_claims_table"),
         margin=lambda wildcards: statistics_settings(config, wildcards.study)["equivalence_margin"],
     script:
         "../workflow_scripts/render_claims_table.py"
@@ -76,7 +101,6 @@ rule render_claims_table:
 rule render_costs_table:
     input:
         costs="results/{study}/costs.csv",
-        library=library_sources("render_costs_table"),
         templates=TEMPLATES,
     output:
         tex=report(
@@ -91,6 +115,7 @@ rule render_costs_table:
     conda:
         "../envs/telepathy.yaml"
     params:
+        library=library_version("render_costs_table"),
         gpus=gpus_by_rule,
     script:
         "../workflow_scripts/render_costs_table.py"

@@ -43,12 +43,29 @@ GROUPS = ["main", "variant", "control", "ablation"]
 
 
 def result_tables(study):
-    """Tables of a study besides those of accuracies: soft tokens (where there are several counts), and three more."""
-    counts = {}
+    """Tables of a study besides those of accuracies: soft tokens and seeds (where there are several), and three more."""
+    counts, seeds = {}, {}
     for run in study_runs(study):
         counts.setdefault((run.task, run.method), set()).add(run.k)
+        seeds.setdefault((run.task, run.method, run.k), set()).add(run.seed)
     tokens = ["table5_tokens"] if max(map(len, counts.values())) > 1 else []
-    return [*tokens, "table7_statistics", "table8_claims", "table9_costs"]
+    spread = ["table10_seeds"] if max(map(len, seeds.values())) > 1 else []
+    return [*tokens, "table7_statistics", "table8_claims", "table9_costs", *spread]
+
+
+def probes_of(study):
+    """Each bridge of a study with the linear probe of the same sender, the first in config.yaml."""
+    found = {run.method: method_settings(config, run.method) for run in study_runs(study)}
+    probes = {}
+    for name in reversed([name for name in config["methods"] if name in found]):
+        if found[name]["kind"] == "linear_probe":
+            probes[found[name].get("sender_is", "sender")] = name
+    senders = {
+        name: content.get("sender_is", "sender")
+        for name, content in found.items()
+        if content["kind"] == "bridge"
+    }
+    return {name: probes[sender] for name, sender in senders.items() if sender in probes}
 
 
 def task_titles(study):

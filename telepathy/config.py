@@ -11,9 +11,9 @@ from typing import Any
 
 import jsonschema
 import pandas as pd
-import yaml
 
 from telepathy.errors import TelepathyError
+from telepathy.files import read_yaml
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SEEDLESS = {"zero_shot", "linear_probe", "text_relay", "label_relay"}
@@ -21,12 +21,14 @@ TOKENLESS = SEEDLESS | {"few_shot", "lora", "own"}
 RUN_COLUMNS = ["study", "task", "method", "k", "seed", "kind"]
 
 Config = Mapping[str, Any]
+_FAULTS: dict[tuple[int, str], jsonschema.ValidationError | None] = {}
+"""What the schema (whose parts are never forgotten) says of settings; thousands of runs share a few hundred."""
 
 
 @cache
 def schema() -> dict[str, Any]:
     """The JSON schema of config.yaml."""
-    return yaml.safe_load((Path(__file__).parent / "config.schema.yaml").read_text())
+    return read_yaml(Path(__file__).parent / "config.schema.yaml")
 
 
 def check_config(config: Config) -> None:
@@ -74,22 +76,24 @@ def short(text: str, characters: int = 300) -> str:
 
 
 def _known(place: str, names: Iterable[str], allowed: Iterable[str], what: str) -> None:
-    allowed = sorted(str(name) for name in allowed if name)
+    allowed = [str(name) for name in allowed if name]  # a list: a wrong name may be anything
     for name in names:
         if name not in allowed:
+            some = ", ".join(sorted(allowed))
             raise TelepathyError(
-                f"config.yaml: at {place}, there is no {what} {short(repr(name))}; choose one of {', '.join(allowed)}."
+                f"config.yaml: at {place}, there is no {what} {short(repr(name))}; choose one of {some}."
             )
 
 
 def task_files(config: Config) -> dict[str, str]:
     """Name and file of every task, the library's and the configuration's own."""
-    shipped = {
-        path.stem: f"telepathy/tasks/{path.name}"
-        for path in TASK_FOLDER.glob("*.yaml")
-        if not path.stem.endswith(".schema")
-    }
-    return {**shipped, **config.get("tasks", {})}
+    return {**_shipped_tasks(), **config.get("tasks", {})}
+
+
+@cache
+def _shipped_tasks() -> Mapping[str, str]:
+    files = [path for path in TASK_FOLDER.glob("*.yaml") if not path.stem.endswith(".schema")]
+    return {path.stem: f"telepathy/tasks/{path.name}" for path in files}
 
 
 def task_file(config: Config, task: str) -> str:
@@ -146,13 +150,21 @@ def _inherited(config: Config, method: str, seen: tuple[str, ...] = ()) -> dict[
 
 
 def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: str) -> dict[str, Any]:
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(kind).iter_errors(dict(settings)))
+    error = _fault(kind, dict(settings))
     if error is not None:
         key = ".".join([place, *map(str, error.absolute_path)])
         allowed = "" if error.validator != "additionalProperties" else f"; the keys are {', '.join(kind['properties'])}"
         raise TelepathyError(f"config.yaml: at {key}, {short(error.message)}{allowed}.")
     defaults = {key: value["default"] for key, value in kind["properties"].items() if "default" in value}
     return dict(sorted({**defaults, **settings}.items()))
+
+
+def _fault(kind: Mapping[str, Any], settings: Mapping[str, Any]) -> jsonschema.ValidationError | None:
+    seen = id(kind), repr(settings)
+    if seen not in _FAULTS:
+        errors = jsonschema.Draft202012Validator(kind).iter_errors(settings)
+        _FAULTS[seen] = jsonschema.exceptions.best_match(errors)
+    return _FAULTS[seen]
 
 
 def benchmark_settings(config: Config, study: str) -> dict[str, Any]:

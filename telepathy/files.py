@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from telepathy.errors import TelepathyError
 
@@ -141,6 +142,15 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read one JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read one YAML file, plain values only, by the parser in C where PyYAML has it.
+
+    Raises:
+        yaml.YAMLError: if it is not YAML.
+    """
+    return yaml.load(Path(path).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:

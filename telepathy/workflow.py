@@ -1,6 +1,7 @@
 """What the Snakemake side needs of the library: log files of jobs, and which library files a job uses."""
 
 import ast
+import hashlib
 import os
 import shlex
 import signal
@@ -93,8 +94,8 @@ def _memory_ran_out(error: Exception) -> bool:
 def library_sources(script: str, plugins: Sequence[str] = ()) -> list[str]:
     """Library files that a workflow script uses, directly or through other library files, and plugins if it can.
 
-    Snakemake does not see Python imports; these files as inputs make it rerun what depends on an
-    edit. Imports inside functions count too.
+    Snakemake does not see Python imports: rules take the version of these files as a parameter, so that it
+    reruns what depends on an edit. Imports inside functions count too.
 
     Args:
         script: name of the script in ``workflow_scripts`` without ``.py``.
@@ -114,10 +115,28 @@ def library_sources(script: str, plugins: Sequence[str] = ()) -> list[str]:
     return [*files, *plugins] if set(IMPORTS_PLUGINS) & set(files) else files
 
 
+def version_of(files: Iterable[str]) -> str:
+    """Short hash of what some files hold, in their order."""
+    return hashlib.sha256("".join(map(_hash_of, files)).encode()).hexdigest()[:16]
+
+
+@cache
+def _hash_of(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All statements, those inside others too; faster than a walk that visits expressions."""
+    for node in body:
+        yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, field, ()))
+
+
 @cache
 def _imported_files(source: Path) -> list[Path]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in _statements(ast.parse(source.read_text()).body):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from telepathy.analysis.rows import read_statistics
-from telepathy.files import write_csv
+from telepathy.files import read_yaml, write_csv
 
 FOLDER = Path(__file__).parent
 COLUMNS = [
@@ -68,7 +67,7 @@ Found = dict[str, Any]
 @cache
 def publication() -> dict[str, Any]:
     """What ``claims.yaml`` says: the publication's models, and its claims."""
-    return yaml.safe_load((FOLDER / "claims.yaml").read_text())
+    return read_yaml(FOLDER / "claims.yaml")
 
 
 @cache

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from telepathy.config import schema
+from telepathy.files import read_yaml
 
 INTRODUCTION = """# Configuration
 
@@ -27,7 +26,7 @@ Schema = Mapping[str, Any]
 
 def reference() -> str:
     """Render the reference as Markdown."""
-    config, task = schema(), yaml.safe_load((Path(__file__).parents[1] / "tasks" / "task.schema.yaml").read_text())
+    config, task = schema(), read_yaml(Path(__file__).parents[1] / "tasks" / "task.schema.yaml")
     parts = [INTRODUCTION, _section("`config.yaml`", config)]
     shared = {name: entry for name, entry in config["$defs"].items() if entry.get("type") == "object"}
     parts += [_section(TITLES.get(name, f"`{name}` of a study"), entry) for name, entry in shared.items()]

@@ -1,4 +1,4 @@
-"""Tables of what was concluded and what it cost: soft tokens, statistics, claims, costs."""
+"""Tables of what was concluded and what it cost: soft tokens, seeds, statistics, claims, costs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +17,10 @@ INTERVAL = "95 % intervals and p values by a paired bootstrap over seeds and exa
 TOKENS = (
     "Accuracy in percent by the number k of soft tokens, mean over seeds. “Trend” is the change in points when k "
     f"doubles (least squares over log2 k). {INTERVAL}; p values of trends adjusted by Holm over all of them."
+)
+SEEDS = (
+    "Accuracy in percent over seeds (std in points). Probe: the linear probe of the same sender at its best layer, "
+    "chosen on dev. Collapsed: seeds less than half of the way from the majority share to the probe."
 )
 COMPARISONS = (
     f"Differences in accuracy, in points. {INTERVAL}; p values adjusted by Holm within a family ({{families}}). "
@@ -45,11 +49,13 @@ def _number(value: float, digits: int = 1) -> str:
     return "--" if pd.isna(value) else f"{value:.{digits}f}"
 
 
-def _range(row: Mapping[str, Any]) -> str:
+def interval_text(row: Mapping[Any, Any]) -> str:
+    """An interval in points, a dash for none."""
     return "--" if pd.isna(row["low"]) else f"{row['low']:.1f} to {row['high']:.1f}"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p value, a dash for none."""
     return "--" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -107,8 +113,84 @@ def write_token_table(
 def _token_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, str]) -> list[Cell]:
     k = "trend" if row["statistic"] == "trend" else f"{row['soft_tokens']:.0f}"
     texts = [tasks.get(row["task"], row["task"]), methods.get(row["method"], row["method"]), k]
-    texts += [f"{row['n']:.0f}", f"{row['seeds']:.0f}", _number(row["estimate"]), _range(row), _p(row["p_adjusted"])]
+    texts += [
+        f"{row['n']:.0f}",
+        f"{row['seeds']:.0f}",
+        _number(row["estimate"]),
+        interval_text(row),
+        p_text(row["p_adjusted"]),
+    ]
     return [Cell(text) for text in texts]
+
+
+def seed_rows(summary: pd.DataFrame, probes: Mapping[str, str]) -> pd.DataFrame:
+    """How much the seeds of a method differ, wherever a study ran several.
+
+    Args:
+        summary: rows of ``summary.csv``.
+        probes: bridge -> linear probe of the same sender.
+
+    Returns:
+        One row a task, method and number of soft tokens, in percent: mean ``accuracy``, ``std`` (points),
+        ``lowest`` and ``highest`` seed, ``majority`` share, accuracy of the ``probe`` and how many seeds
+        ``collapsed``: less than half of the way from the majority share to the probe (both empty without a probe).
+    """
+    means = summary.groupby(["task", "method"])["accuracy"].mean()
+    pairs = zip(summary["task"], summary["method"])
+    runs = summary.assign(probe=[means.get((task, probes.get(method)), float("nan")) for task, method in pairs])
+    below = runs["accuracy"] < (runs["majority"] + runs["probe"]) / 2
+    runs["collapsed"] = below.astype("Int64").where(runs["probe"].notna())
+    table = runs.groupby(["task", "method", "soft_tokens"], sort=False, as_index=False).agg(
+        n=("n", "first"),
+        seeds=("seed", "size"),
+        accuracy=("accuracy", "mean"),
+        std=("accuracy", "std"),
+        lowest=("accuracy", "min"),
+        highest=("accuracy", "max"),
+        majority=("majority", "mean"),
+        probe=("probe", "mean"),
+        collapsed=("collapsed", lambda seeds: seeds.sum(min_count=1)),
+    )
+    shares = ["accuracy", "std", "lowest", "highest", "majority", "probe"]
+    table[shares] = (100 * table[shares]).round(4)
+    return table[table["seeds"] > 1].reset_index(drop=True)
+
+
+def write_seed_table(
+    summary: str | Path,
+    tasks: Mapping[str, str],
+    methods: Mapping[str, str],
+    probes: Mapping[str, str],
+    name: str,
+    tex: str | Path,
+    csv: str | Path,
+    html: str | Path,
+) -> None:
+    """Write how much the seeds of each method differ.
+
+    Args:
+        summary: path of ``summary.csv``.
+        tasks: task -> title.
+        methods: method -> title.
+        probes: as `seed_rows` takes them.
+        name: the table's name.
+        tex: LaTeX file to write.
+        csv: csv file to write.
+        html: HTML fragment to write.
+    """
+    frame = seed_rows(pd.read_csv(summary), probes)
+    numbers = ("k", "n", "Seeds", "Mean", "Std", "Lowest", "Highest", "Majority", "Probe", "Collapsed")
+    heads = [Head("Task", wide(0.13)), Head("Method", wide(0.2)), *map(number, numbers)]
+    rows = [_seed_cells(row, tasks, methods) for row in _records(frame)]
+    write_csv(csv, frame)
+    Table(name=name, caption=SEEDS, heads=heads, rows=rows, long=True).write(tex, html)
+
+
+def _seed_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, str]) -> list[Cell]:
+    texts = [tasks.get(row["task"], row["task"]), methods.get(row["method"], row["method"])]
+    texts += [f"{row['soft_tokens']:.0f}" if row["soft_tokens"] else "--", f"{row['n']:.0f}", f"{row['seeds']:.0f}"]
+    texts += [_number(row[column]) for column in ("accuracy", "std", "lowest", "highest", "majority", "probe")]
+    return [Cell(text) for text in [*texts, _number(row["collapsed"], 0)]]
 
 
 def comparison_rows(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +255,14 @@ def _comparison_cells(row: Row, tasks: Mapping[str, str], methods: Mapping[str, 
     exact = f"{row['mcnemar_significant']} of {row['mcnemar_seeds']}" if tested else "--"
     equal = {True: "yes", False: "no"}.get(row["equivalent"], "--")
     texts = [tasks.get(row["task"], row["task"]), " minus ".join(names), f"{row['n']:.0f}", f"{row['seeds']:.0f}"]
-    texts += [_number(row["difference"]), _range(row), _p(row["p_adjusted"]), exact, equal, _number(row["detectable"])]
+    texts += [
+        _number(row["difference"]),
+        interval_text(row),
+        p_text(row["p_adjusted"]),
+        exact,
+        equal,
+        _number(row["detectable"]),
+    ]
     return [Cell(text) for text in texts]
 
 
@@ -206,7 +295,7 @@ def write_claims_table(
 
 def _claim_cells(row: Row) -> list[Cell]:
     published = _number(row["published"]) + ("" if pd.isna(row["published_std"]) else f" ± {row['published_std']:.1f}")
-    here = _number(row["reproduced"]) + ("" if pd.isna(row["low"]) else f" ({_range(row)})")
+    here = _number(row["reproduced"]) + ("" if pd.isna(row["low"]) else f" ({interval_text(row)})")
     where = "" if pd.isna(row["task"]) or row["task"] == row["published_task"] else f" [{row['task']}]"
     texts = [f"{row['statement']}{where}", published, here, _number(row["same_protocol"])]
     texts += [row["verdict"], row["scale"], "" if pd.isna(row["reason"]) else row["reason"]]

@@ -200,6 +200,8 @@ def choice_count(example: Mapping[Any, Any]) -> int:
 def load_split(folder: str | Path, split: str, limit: int | None = None) -> pd.DataFrame:
     """Read the first ``limit`` examples (default: all) of one split that `cache_task` wrote.
 
+    Of train, none of whose classes may be absent, as `with_every_class` takes them.
+
     Raises:
         TelepathyError: if the file is not the one that was written.
     """
@@ -207,4 +209,24 @@ def load_split(folder: str | Path, split: str, limit: int | None = None) -> pd.D
     recorded = read_json(about).get("splits", {}) if about.is_file() else {}
     check_files(folder, {name: recorded[name]} if name in recorded else {}, f"delete {folder} to make it anew")
     frame = pd.read_parquet(Path(folder) / name)
-    return frame.head(limit) if limit else frame
+    if not limit:
+        return frame
+    return with_every_class(frame, limit) if split == "train" and "label" in frame else frame.head(limit)
+
+
+def with_every_class(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """The first ``limit`` examples, if these hold every class of the frame.
+
+    Else the first example of each class that is absent stands at their end, in the place of the last
+    one of the class that is most frequent then. A limit below the number of classes leaves some out.
+    """
+    head, later = frame.head(limit), frame.iloc[limit:]
+    absent = later[~later["label"].isin(head["label"])].drop_duplicates("label")
+    for place in range(len(absent)):
+        counts = head["label"].value_counts()
+        if counts.max() == 1:
+            absent = absent.head(place)
+            break
+        most = min(counts.index[counts == counts.max()])
+        head = head.drop(index=head.index[head["label"] == most][-1])
+    return pd.concat([head, absent], ignore_index=True)

@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 from telepathy.errors import TelepathyError
-from telepathy.files import fingerprint
+from telepathy.files import fingerprint, read_yaml
 
 FOLDER = Path(__file__).parent
 LETTERS = string.ascii_uppercase
@@ -106,7 +106,7 @@ class Task:
 
 @cache
 def _schema() -> Mapping[str, Any]:
-    return yaml.safe_load((FOLDER / "task.schema.yaml").read_text())
+    return read_yaml(FOLDER / "task.schema.yaml")
 
 
 def load_task(path: str | Path) -> Task:
@@ -119,13 +119,13 @@ def load_task(path: str | Path) -> Task:
     if not path.is_file():
         raise TelepathyError(f"There is no task file {path}: the known tasks are {', '.join(sorted(known_tasks()))}.")
     try:
-        data = yaml.safe_load(path.read_text())
-        jsonschema.validate(data, _schema())
+        data = read_yaml(path)
     except yaml.YAMLError as error:
         raise TelepathyError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
-    except jsonschema.ValidationError as error:
-        place = ".".join(str(step) for step in error.absolute_path) or "the top level"
-        raise TelepathyError(f"{path}: at {place}, {error.message}.") from error
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema()).iter_errors(data))
+    if fault is not None:
+        place = ".".join(str(step) for step in fault.absolute_path) or "the top level"
+        raise TelepathyError(f"{path}: at {place}, {fault.message}.")
     data["labels"] = tuple(_label(entry) for entry in data.get("labels") or _default_labels(data["kind"]))
     return Task(**data)
 

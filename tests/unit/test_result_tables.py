@@ -11,9 +11,11 @@ from telepathy.analysis.summary import summarise
 from telepathy.report.result_tables import (
     comparison_rows,
     cost_rows,
+    seed_rows,
     token_rows,
     write_claims_table,
     write_costs_table,
+    write_seed_table,
     write_statistics_table,
     write_token_table,
 )
@@ -44,6 +46,7 @@ METHODS = {
     "text_relay": "Text relay",
 }
 NAMES = ["table1_classification", "table5_tokens", "table7_statistics", "table8_claims", "table9_costs"]
+NAMES += ["table10_seeds"]
 MARGIN = 2.0
 
 
@@ -82,6 +85,7 @@ def make(folder, runs):
     write_statistics_table(paths["statistics"], TASKS, METHODS, MARGIN, **named[NAMES[2]])
     write_claims_table(paths["claims"], MARGIN, **named[NAMES[3]])
     write_costs_table(paths["costs"], {"train_bridge": 0}, **named[NAMES[4]])
+    write_seed_table(paths["summary"], TASKS, METHODS, {"bridge": "zero_shot_sender"}, **named[NAMES[5]])
     return folder
 
 
@@ -168,6 +172,24 @@ def test_the_token_table_has_every_count_and_the_trend(study):
     frame = token_rows(read_statistics(study / "statistics.csv"))
     assert frame["soft_tokens"].tolist()[:2] == [8, 24]
     assert frame["statistic"].tolist() == ["accuracy", "accuracy", "trend"]
+
+
+def test_the_seed_table_counts_the_seeds_below_half_of_the_way_to_the_probe():
+    rows = [("bridge", 8, seed, share) for seed, share in enumerate([0.85, 0.71, 0.69, 0.55])]
+    rows += [("bridge", 24, 1, 0.9), ("linear_probe", 0, 0, 0.9), ("lora", 0, 1, 0.6), ("lora", 0, 2, 0.8)]
+    summary = pd.DataFrame(rows, columns=["method", "soft_tokens", "seed", "accuracy"])
+    summary = summary.assign(task="movies", n=100, majority=0.5)
+    table = seed_rows(summary, {"bridge": "linear_probe"}).set_index("method")
+    assert table.index.tolist() == ["bridge", "lora"]  # what ran with one seed has no spread
+    bridge, lora = table.loc["bridge"], table.loc["lora"]
+    assert bridge["collapsed"] == 2  # the bar is 70 %: half of the way from 50 to 90
+    shares = [85, 71, 69, 55]
+    mean = sum(shares) / 4
+    assert bridge["accuracy"] == pytest.approx(mean)
+    assert bridge["std"] == pytest.approx((sum((share - mean) ** 2 for share in shares) / 3) ** 0.5, abs=1e-4)
+    assert bridge[["lowest", "highest", "majority", "probe"]].tolist() == [55, 85, 50, 90]
+    assert pd.isna(lora["collapsed"])
+    assert pd.isna(lora["probe"])
 
 
 def test_one_count_has_no_token_table(poor):

@@ -7,7 +7,7 @@ import pytest
 
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
-from telepathy.tasks.data import cache_task, check_classes
+from telepathy.tasks.data import cache_task, check_classes, with_every_class
 from telepathy.tasks.fetching import fetch_data
 from telepathy.tasks.spec import known_tasks, load_task
 
@@ -370,3 +370,24 @@ def test_the_shipped_word_problems_name_a_generator_that_exists():
 
     source = load_task(known_tasks()["wordproblems"]).source
     assert {entry["dataset"] for entry in source["files"].values()} <= set(reasoning_gym.factory.DATASETS)
+
+
+def some(labels):
+    return pd.DataFrame({"id": [f"train-{place}" for place in range(len(labels))], "label": list(labels)})
+
+
+def test_the_first_examples_that_hold_every_class_stay_the_first():
+    frame = some("abacab")
+    pd.testing.assert_frame_equal(with_every_class(frame, 4), frame.head(4))
+
+
+def test_a_class_that_comes_later_takes_the_place_of_the_last_of_the_most_frequent_one():
+    found = with_every_class(some("abaaabdcdc"), 6)
+    # Of the first six, the a's at 4 and then at 3 go; the first d and the first c come.
+    assert found["id"].tolist() == [f"train-{place}" for place in (0, 1, 2, 5, 6, 7)]
+    assert found.index.tolist() == list(range(6))
+
+
+def test_fewer_examples_than_classes_are_still_as_many_as_were_asked_for():
+    assert with_every_class(some("aabcd"), 3)["label"].tolist() == ["a", "b", "c"]
+    assert with_every_class(some("abcd"), 2)["label"].tolist() == ["a", "b"]
