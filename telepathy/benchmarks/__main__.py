@@ -7,11 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from telepathy.benchmarks.full_size import measure_full_size
 from telepathy.devices import choose_compute
 from telepathy.errors import TelepathyError
+from telepathy.files import read_yaml
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     options = parser.parse_args(arguments)
     try:
-        config = yaml.safe_load(options.config.read_text())
+        config = read_yaml(options.config)
         measure_full_size(config, options.study, choose_compute(options.device), options.out)
     except TelepathyError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -201,9 +201,10 @@ class BridgeLearner:
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Answer loss, plus the published penalty on soft tokens that resemble each other if asked for."""
-        soft = self.training_tokens(rows)
         answers = [self.answers[row] for row in rows]
-        loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
+        with self.receiver.compute.short_attention():
+            soft = self.training_tokens(rows)
+            loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
         return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
 
     @torch.no_grad()
