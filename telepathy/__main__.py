@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ from rich.text import Text
 from telepathy.errors import TelepathyError
 from telepathy.report.document import PACKAGES
 from telepathy.report.facts import scorecard
-from telepathy.report.markdown import markdown
+from telepathy.report.markdown import DEFAULT_PARTS, PARTS, markdown
 from telepathy.report.tables import cells
-
-MARKS = ("<!-- demo:", "<!-- end of demo -->")
 
 
 def show(folder: Path, console: Console) -> None:
@@ -62,20 +61,21 @@ def plain(text: str) -> Text:
     return Text("".join(char for char in text if char.isprintable()))
 
 
-def insert(folder: Path, document: Path, console: Console) -> None:
-    """Write a study's tables and costs as Markdown between the marks of a document.
+def insert(folder: Path, document: Path, parts: Sequence[str], console: Console) -> None:
+    """Write tables of a study (see `telepathy.report.markdown`) between its marks in a document.
 
     Raises:
         TelepathyError: if the document has no marks, or the study no tables yet.
     """
-    before, start, rest = document.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+    marks = f"<!-- {folder.name}:", f"<!-- end of {folder.name} -->"
+    before, start, rest = document.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not start or not end:
         raise TelepathyError(
-            f"{document} has no place for the table: it needs the lines {MARKS[0]!r} and {MARKS[1]!r}."
+            f"{document} has no place for the table: it needs the lines {marks[0]!r} and {marks[1]!r}."
         )
     first_line, _, _ = rest.partition("\n")
-    text = markdown(folder)
+    text = markdown(folder, parts)
     document.write_text(f"{before}{start}{first_line}\n{text}\n{end}{after}")
     console.print(f"{document}: tables of {folder}")
 
@@ -140,7 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     inserted = commands.add_parser("insert", help="write a study's tables into a document")
     inserted.add_argument("folder", type=Path, help="e.g. results/demo")
     inserted.add_argument("document", type=Path, help="e.g. README.md")
-    inserted.set_defaults(run=lambda options: insert(options.folder, options.document, Console()))
+    inserted.add_argument("--tables", nargs="+", choices=PARTS, default=DEFAULT_PARTS, help="which, in order")
+    inserted.set_defaults(run=lambda options: insert(options.folder, options.document, options.tables, Console()))
     written = commands.add_parser("reference", help="write the reference of all settings")
     written.add_argument("document", type=Path, help="e.g. docs/configuration.md")
     written.set_defaults(run=lambda options: write_reference(options.document, Console()))

@@ -1,28 +1,73 @@
 """A study's tables as Markdown, for documents that people read in a repository."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from telepathy.errors import TelepathyError
+from telepathy.report.result_tables import interval_text, p_text
 from telepathy.report.tables import cells
 
+PARTS = ("accuracy", "seeds", "differences", "costs")
+DEFAULT_PARTS = ("accuracy", "costs")
 
-def markdown(folder: str | Path) -> str:
-    """The baseline (else the classification) and the reasoning table of a study, and its costs by rule.
+
+def markdown(folder: str | Path, parts: Sequence[str] = DEFAULT_PARTS) -> str:
+    """Some tables of a study, one after the other.
+
+    Args:
+        folder: the study's results.
+        parts: any of ``accuracy`` (the baseline, else the classification table, that of ablations and that of
+            reasoning), ``seeds`` (how much seeds differ), ``differences`` (of the declared comparisons) and
+            ``costs`` (by rule).
 
     Raises:
         TelepathyError: if the study has no table yet.
     """
     tables = Path(folder) / "tables"
-    names = ["table3_baselines", "table1_classification"]
-    first = next((name for name in names if (tables / f"{name}.csv").is_file()), None)
-    if first is None:
-        raise TelepathyError(f"{tables} has no table yet: run snakemake {tables}/{names[1]}.csv first.")
-    parts = [_table(tables / f"{first}.csv")]
-    if (tables / "table2_reasoning.csv").is_file():
-        parts.append(_table(tables / "table2_reasoning.csv"))
-    return "\n\n".join([*parts, _costs(Path(folder) / "costs.csv")]) + "\n"
+    write = {
+        "accuracy": lambda: _accuracies(tables),
+        "seeds": lambda: _seeds(pd.read_csv(_made(tables / "table10_seeds.csv"))),
+        "differences": lambda: _differences(pd.read_csv(_made(tables / "table7_statistics.csv"))),
+        "costs": lambda: _costs(Path(folder) / "costs.csv"),
+    }
+    return "\n\n".join(write[part]() for part in parts) + "\n"
+
+
+def _made(path: Path) -> Path:
+    if not path.is_file():
+        raise TelepathyError(f"{path.parent} has no table yet: run snakemake {path} first.")
+    return path
+
+
+def _accuracies(tables: Path) -> str:
+    baselines = tables / "table3_baselines.csv"
+    first = baselines if baselines.is_file() else _made(tables / "table1_classification.csv")
+    others = [tables / f"{name}.csv" for name in ("table6_ablations", "table2_reasoning")]
+    return "\n\n".join(map(_table, [first, *filter(Path.is_file, others)]))
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    lines = ["| task | method | k | seeds | accuracy in percent | lowest | probe | collapsed |"]
+    lines.append("| --- | --- |" + " ---: |" * 6)
+    for row in frame.to_dict("records"):
+        probe = ("", "") if pd.isna(row["probe"]) else (f"{row['probe']:.1f}", f"{row['collapsed']:.0f}")
+        cells = [row["task"], f"`{row['method']}`", row["soft_tokens"] or "", row["seeds"]]
+        cells += [f"{row['accuracy']:.1f} ± {row['std']:.1f}", f"{row['lowest']:.1f}", *probe]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _differences(frame: pd.DataFrame) -> str:
+    lines = [
+        "| task | difference in points | estimate | 95 % interval | p (Holm) |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for row in frame.to_dict("records"):
+        cells = [row["task"], f"`{row['method']}` − `{row['versus']}`", f"{row['difference']:+.1f}"]
+        lines.append(f"| {' | '.join([*cells, interval_text(row), p_text(row['p_adjusted'])])} |")
+    return "\n".join(lines)
 
 
 def _table(path: Path) -> str:

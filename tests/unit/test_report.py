@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from telepathy import workflow
+from telepathy.__main__ import main
 from telepathy.analysis.costs import summarise_costs
 from telepathy.analysis.rows import COLUMNS as STATISTICS
 from telepathy.analysis.rows import read_statistics
@@ -241,6 +242,37 @@ def test_the_markdown_of_a_study_is_its_table(summary, tmp_path):
     assert "| Bridge 100% | 8 | 40.0 | 81.5 ± 0.7 |" in lines
 
 
+def test_seeds_and_differences_are_written_as_they_stand_in_the_tables(tmp_path):
+    (tmp_path / "tables").mkdir()
+    spread = {"task": "movies", "method": "bridge", "soft_tokens": 8, "seeds": 3, "accuracy": 86.53, "std": 1.29}
+    spread |= {"lowest": 85.2, "highest": 87.8, "majority": 50.8, "probe": 85.0, "collapsed": 0}
+    alone = {**spread, "method": "lora", "soft_tokens": 0, "probe": None, "collapsed": None}
+    pd.DataFrame([spread, alone]).to_csv(tmp_path / "tables" / "table10_seeds.csv", index=False)
+    difference = {"task": "movies", "method": "bridge", "versus": "linear_probe", "difference": 1.53, "low": -0.6}
+    difference |= {"high": 3.7, "p_adjusted": 0.0004}
+    pd.DataFrame([difference]).to_csv(tmp_path / "tables" / "table7_statistics.csv", index=False)
+    lines = markdown(tmp_path, ["seeds", "differences"]).splitlines()
+    assert lines[2:4] == [
+        "| movies | `bridge` | 8 | 3 | 86.5 ± 1.3 | 85.2 | 85.0 | 0 |",
+        "| movies | `lora` |  | 3 | 86.5 ± 1.3 | 85.2 |  |  |",
+    ]
+    assert lines[-1] == "| movies | `bridge` − `linear_probe` | +1.5 | -0.6 to 3.7 | < 0.001 |"
+
+
+def test_tables_go_between_the_marks_of_their_own_study(tmp_path):
+    (tmp_path / "ours" / "tables").mkdir(parents=True)
+    pd.DataFrame(columns=["task", "method"]).to_csv(tmp_path / "ours" / "tables" / "table7_statistics.csv", index=False)
+    document = tmp_path / "README.md"
+    document.write_text(
+        "a\n<!-- other: x -->\nb\n<!-- end of other -->\n<!-- ours: y -->\nold\n<!-- end of ours -->\nc\n"
+    )
+    assert main(["insert", str(tmp_path / "ours"), str(document), "--tables", "differences"]) == 0
+    text = document.read_text()
+    assert text.startswith("a\n<!-- other: x -->\nb\n<!-- end of other -->\n<!-- ours: y -->\n| task |")
+    assert text.endswith("|\n\n<!-- end of ours -->\nc\n")
+    assert "old" not in text
+
+
 def test_a_study_without_a_table_is_refused_with_what_to_run(tmp_path):
     with pytest.raises(TelepathyError, match=r"has no table yet: run snakemake .*table1_classification\.csv first"):
         markdown(tmp_path)
@@ -405,6 +437,7 @@ def test_every_library_file_that_a_real_script_loads_is_listed():
 JOB = """
 import sys
 from types import SimpleNamespace
+from telepathy.__main__ import main
 from telepathy.errors import TelepathyError
 from telepathy.workflow import job_log
 with job_log(SimpleNamespace(log=[sys.argv[1]], rule="train_bridge")):
