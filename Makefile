@@ -1,9 +1,10 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test test-fast test-slurm test-faults smoke paper dag readme docs lint format clean distclean
+.PHONY: help venv demo bench test test-demo test-fast test-slurm test-faults smoke paper dag readme docs lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
+STUDY ?= demo
 SNAKEMAKE := .venv/bin/snakemake
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -20,8 +21,8 @@ venv: .venv/installed  ## make .venv from requirements.lock
 	@touch $@
 
 demo: .venv/installed  ## train bridges between two small models and print the table (minutes)
-	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=demo
-	@.venv/bin/telepathy show results/demo
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=$(STUDY)
+	@.venv/bin/telepathy show results/$(STUDY)
 
 bench: .venv/installed  ## measure speed against the plain way (results/demo/speed.csv; the demo first)
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --forcerun measure_speed -- results/demo/speed.csv
@@ -34,18 +35,27 @@ smoke: .venv/installed  ## every rule once on a handful of examples (a minute or
 # Tests of paper and page need programs that pip cannot install.
 ABSENT := $(if $(shell command -v pdftotext >/dev/null && command -v pdflatex),,latex) $(if $(shell command -v chromedriver),,browser)
 UNSEEN := $(patsubst %,and not %,$(ABSENT))
-test: .venv/installed  ## run all tests but those of clusters and faults
+# Two workers share the files of tests, in order: what a file makes for all its tests is made once. The workflow's, the longest,
+# come first, so that no worker waits at the end; the studies that they read are made before, on all cores.
+PYTEST := .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: .venv/installed  ## run all tests but those of the whole demo, of clusters and faults
 	@[ -z "$(strip $(ABSENT))" ] || echo "Tests of $(strip $(ABSENT)) are left out: apt-get install texlive-latex-recommended texlive-fonts-recommended lmodern poppler-utils chromium-driver"
-	.venv/bin/python -m pytest -m "not slurm and not faults $(UNSEEN)"
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=smoke
+	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=demo_slice
+	$(PYTEST) -m "not demo and not slurm and not faults and not quiet $(UNSEEN)" tests/workflow tests/unit
+	.venv/bin/python -m pytest -m quiet tests/workflow
+
+test-demo: .venv/installed  ## run the tests of what the whole demo shows (the demo first)
+	.venv/bin/python -m pytest -m demo tests/workflow
 
 test-slurm: .venv/installed  ## run the study through a real SLURM on this machine (needs root and its packages)
 	.venv/bin/python -m pytest -m slurm tests/slurm
 
 test-faults: .venv/installed  ## kill, fill disks, flip bits (needs root; TELEPATHY_KILLS=5 for fewer kills)
-	.venv/bin/python -m pytest -m faults tests/faults
+	$(PYTEST) -m faults tests/faults
 
 test-fast: .venv/installed  ## run the tests that need no real models, no LaTeX, no browser, no cluster
-	.venv/bin/python -m pytest -m "not slow and not demo and not latex and not browser and not slurm and not faults"
+	$(PYTEST) -m "not slow and not demo and not latex and not browser and not slurm and not faults and not quiet"
 
 paper: .venv/installed  ## list every job of the paper's study (a dry run; the README says how to run it)
 	$(SNAKEMAKE) --dry-run --quiet rules

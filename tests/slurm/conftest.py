@@ -18,6 +18,11 @@ SMALL = ("--snakefile", "tests/slurm/small/Snakefile", "--default-resources", "m
 PATIENCE = 600.0
 
 
+def _hear_interrupts() -> None:
+    """What a script starts in the background inherits SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Run:
     """A Snakemake that submits to SLURM while the test does something else."""
 
@@ -34,6 +39,7 @@ class Run:
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )
 
     def end(self) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = re.compile(r"^(?:local)?rule (\w+):$", re.MULTILINE)
@@ -95,6 +96,17 @@ def house_copy(tmp_path) -> House:
     return _copy_project(tmp_path / "copy")
 
 
+def make_in_project(*arguments: str) -> None:
+    """Run Snakemake in the project's own folder, one test at a time where several processes run tests."""
+    command = (sys.executable, "-m", "snakemake", "--profile", "profiles/demo", "--cores", "2")
+    (ROOT / ".snakemake").mkdir(exist_ok=True)
+    with FileLock(ROOT / ".snakemake" / "tests.lock"):
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> House:
     """A copy of the project in which the smoke study was made; tests leave it as it is.
@@ -102,19 +114,7 @@ def made(tmp_path_factory) -> House:
     The study is made in the project's own folder, where models and data are fetched once, and its
     large files are linked into the copy.
     """
-    command = (
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--profile",
-        "profiles/demo",
-        "--cores",
-        "2",
-        "--config",
-        "study=smoke",
-    )
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-4000:]
+    make_in_project("--config", "study=smoke")
     return _copy_made(tmp_path_factory.mktemp("made"))
 
 

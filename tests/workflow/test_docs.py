@@ -4,9 +4,11 @@ import ast
 import os
 import re
 import shlex
+import statistics
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -140,6 +142,31 @@ def test_every_task_of_a_guide_is_one(tmp_path, name):
     for content in tasks:
         (tmp_path / "task.yaml").write_text(content)
         load_task(tmp_path / "task.yaml")
+
+
+def test_the_seeds_of_the_recipe_are_those_of_its_results():
+    summary = pd.read_csv(ROOT / "docs" / "results" / "robustness" / "summary.csv")
+    shares = summary.assign(percent=100 * summary["accuracy"]).set_index(["task", "method", "soft_tokens"])
+    text = (ROOT / "docs" / "recipe.md").read_text()
+    rows = re.findall(
+        r"^\| (\w+) \| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) ± ([\d.]+) \| ([\d.]+) \| (.*) \|$", text, re.MULTILINE
+    )
+    assert len(rows) == (shares.groupby(level=[0, 1, 2]).size() > 1).sum()
+    for task, method, k, seeds, mean, spread, lowest, rest in rows:
+        own = shares.loc[[(task, method, int(k))]]
+        percent = own["percent"].tolist()
+        assert len(percent) == int(seeds)
+        assert float(mean) == pytest.approx(sum(percent) / len(percent), abs=0.0501)
+        assert float(spread) == pytest.approx(statistics.stdev(percent), abs=0.0501)
+        assert float(lowest) == pytest.approx(min(percent), abs=0.0501)
+        probe, collapsed = (part.strip() for part in rest.split("|"))
+        name = "linear_probe_reversed" if method.endswith("_reversed") else "linear_probe"
+        if (task, name, 0) in shares.index:
+            best, majority = shares.loc[(task, name, 0), "percent"], 100 * own["majority"].iloc[0]
+            assert float(probe) == pytest.approx(best, abs=0.0501)
+            assert int(collapsed) == sum(share < majority + (best - majority) / 2 for share in percent)
+        else:
+            assert probe == collapsed == ""
 
 
 def test_the_guide_names_the_families_that_are_tested():

@@ -1,7 +1,5 @@
 """Labels as the demo's own models tokenise and score them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from telepathy.models.loading import load_language_model
 from telepathy.scoring.labels import LabelSet, continuation_ids, label_log_likelihoods, text_prefix
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.tasks.spec import known_tasks, load_task
+from tests.workflow.conftest import make_in_project
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
@@ -24,9 +23,7 @@ pytestmark = pytest.mark.slow
 def lm(request):
     """One of the demo's models in float32, fetched by its rule where it is not there yet."""
     target = f"resources/models/{request.param}"
-    command = (sys.executable, "-m", "snakemake", "--profile", "profiles/demo", "--cores", "1", target)
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-4000:]
+    make_in_project(target)
     use_threads(1)
     return load_language_model(ROOT / target, Compute(device=torch.device("cpu"), dtype=torch.float32))
 
