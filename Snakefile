@@ -1,13 +1,10 @@
 # Telepathy: a table of contents. Studies, models and methods are in config.yaml, the work is in rules/ and telepathy/.
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.25")
 
 
 configfile: "config.yaml"
-
-
-validate(config, "telepathy/config.schema.yaml")
 
 
 include: "rules/common.smk"

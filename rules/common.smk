@@ -1,8 +1,11 @@
 # Helpers of all rules: the run table, and callables for inputs, settings and resources.
+import gc
 import os
 import sys
 from functools import cache
 
+gc.freeze()  # what is imported stays; and of a DAG's many objects few are garbage before it is built
+gc.set_threshold(100_000)
 sys.path.insert(0, str(workflow.basedir))
 
 from telepathy.config import (
@@ -25,8 +28,8 @@ def in_project(path):
     return os.path.relpath(os.path.join(workflow.basedir, path))
 
 
-prepare_jobs(map(in_project, config["plugins"]), main=workflow.is_main_process)
 check_config(config)
+prepare_jobs(map(in_project, config["plugins"]), main=workflow.is_main_process)
 runs = runs_table(config)
 
 

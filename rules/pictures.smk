@@ -19,8 +19,7 @@ def picture(name):
 
 def names_of(wildcards):
     """Titles of the study's methods (with their group) and tasks, in the order of the configuration."""
-    used = {run.method for run in study_runs(wildcards.study)}
-    settings = {name: method_settings(config, name) for name in config["methods"] if name in used}
+    settings = methods_run(wildcards.study)
     tasks = study_of(config, wildcards.study)["tasks"]
     return {
         "methods": {

@@ -55,9 +55,9 @@ def result_tables(study):
 
 def probes_of(study):
     """Each bridge of a study with the linear probe of the same sender, the first in config.yaml."""
-    found = {run.method: method_settings(config, run.method) for run in study_runs(study)}
+    found = methods_run(study)
     probes = {}
-    for name in reversed([name for name in config["methods"] if name in found]):
+    for name in reversed(found):
         if found[name]["kind"] == "linear_probe":
             probes[found[name].get("sender_is", "sender")] = name
     senders = {
@@ -96,12 +96,18 @@ def table_methods(study):
     return {table: list(titles_of(study, wanted["groups"])) for table, wanted in TABLES.items()}
 
 
+@cache
+def methods_run(study):
+    """Settings of the methods that a study runs, before its own changes, in the order of config.yaml."""
+    used = {run.method for run in study_runs(study)}
+    return {name: method_settings(config, name) for name in config["methods"] if name in used}
+
+
 def titles_of(study, groups):
     """Methods of some groups that a study runs, with their titles, in the order of config.yaml."""
-    used = {run.method for run in study_runs(study)}
-    settings = {name: method_settings(config, name) for name in config["methods"] if name in used}
+    settings = methods_run(study)
     names = [name for name in settings if settings[name]["group"] in groups]
-    if names and groups == ["ablation"] and "bridge" in used:
+    if names and groups == ["ablation"] and "bridge" in settings:
         names = ["bridge", *names]  # what was changed stands beside what it was changed from
     return {name: settings[name].get("title", name) for name in names}
 

@@ -25,6 +25,18 @@ _FAULTS: dict[tuple[int, str], jsonschema.ValidationError | None] = {}
 """What the schema (whose parts are never forgotten) says of settings; thousands of runs share a few hundred."""
 
 
+def _fill_properties(validator: Any, properties: Mapping[str, Any], instance: Any, kind: Mapping[str, Any]) -> Any:
+    if validator.is_type(instance, "object"):
+        for key, value in properties.items():
+            if "default" in value:
+                instance.setdefault(key, value["default"])
+    yield from jsonschema.Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, kind)
+
+
+FILLING = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"properties": _fill_properties})
+"""A validator that fills in defaults where it passes (the recipe of jsonschema's documentation)."""
+
+
 @cache
 def schema() -> dict[str, Any]:
     """The JSON schema of config.yaml."""
@@ -32,13 +44,14 @@ def schema() -> dict[str, Any]:
 
 
 def check_config(config: Config) -> None:
-    """Refuse a configuration that names unknown keys, models, tasks or methods.
+    """Refuse a configuration that names unknown keys, models, tasks or methods; fill in what it leaves to defaults.
+
+    As `snakemake.utils.validate` does, which reads the schema's YAML far slower and stops at a wrong type.
 
     Raises:
         TelepathyError: one sentence that names the key and what is allowed.
     """
-    errors = jsonschema.Draft202012Validator(schema()).iter_errors(config)
-    error = jsonschema.exceptions.best_match(errors)
+    error = jsonschema.exceptions.best_match(FILLING(schema()).iter_errors(config))
     if error is not None:
         place = ".".join(map(str, error.absolute_path)) or "the top level"
         raise TelepathyError(f"config.yaml: at {place}, {short(error.message)}.")
@@ -76,10 +89,10 @@ def short(text: str, characters: int = 300) -> str:
 
 
 def _known(place: str, names: Iterable[str], allowed: Iterable[str], what: str) -> None:
-    allowed = [str(name) for name in allowed if name]  # a list: a wrong name may be anything
+    allowed = list(allowed)  # a list: a wrong name may be anything
     for name in names:
         if name not in allowed:
-            some = ", ".join(sorted(allowed))
+            some = ", ".join(sorted(str(other) for other in allowed if other))
             raise TelepathyError(
                 f"config.yaml: at {place}, there is no {what} {short(repr(name))}; choose one of {some}."
             )
@@ -202,10 +215,10 @@ def memory_needed(parameters: float) -> float:
 
 def encoded_layers(config: Config, study: str, task: str, model: str) -> tuple[list[float], list[float]]:
     """Layers that the study's runs read of one model on one task: whole states, and pooled ones (for probes)."""
-    runs = runs_table(config).query("study == @study and task == @task")
+    blocks = [block for block in study_of(config, study)["runs"] if task in block["tasks"]]
     whole: set[float] = set()
     pooled: set[float] = set()
-    for method in runs["method"].unique():
+    for method in dict.fromkeys(method for block in blocks for method in block["methods"]):
         settings = bridge_settings(config, method, study, task)
         if model != model_of(config, study, settings.get("sender_is", "sender")):
             continue

@@ -23,11 +23,12 @@ def comparisons_of(config: Config, study: str) -> list[dict[str, Any]]:
     """
     runs = runs_table(config).query("study == @study")
     tasks = study_of(config, study)["tasks"]
+    groups = {method: method_settings(config, method)["group"] for method in runs["method"].unique()}
     found = []
     for block in statistics_settings(config, study)["comparisons"]:
         for task, entry in tasks.items():
             counts = _counts(runs[runs["task"] == task], entry["soft_tokens"])
-            for method, versus in _pairs(config, block, counts):
+            for method, versus in _pairs(block, counts, groups):
                 pair = {"task": task, "method": method, "soft_tokens": counts[method]}
                 pair |= {"versus": versus, "versus_soft_tokens": counts[versus]}
                 found.append({**pair, "family": block.get("family", "main")})
@@ -40,10 +41,9 @@ def _counts(runs: Any, wanted: int) -> dict[str, int]:
     return {str(name): wanted if wanted in set(counts) else int(min(counts)) for name, counts in grouped}
 
 
-def _pairs(config: Config, block: dict[str, Any], counts: dict[str, int]) -> Iterator[tuple[str, str]]:
-    groups = block.get("groups", [] if "versus" in block else ["main"])
+def _pairs(block: dict[str, Any], counts: dict[str, int], groups: dict[str, str]) -> Iterator[tuple[str, str]]:
+    wanted = block.get("groups", [] if "versus" in block else ["main"])
     for versus in counts:
         named = versus in block.get("versus", [])
-        grouped = bool(groups) and method_settings(config, versus)["group"] in groups
-        if block["method"] in counts and versus != block["method"] and (named or grouped):
+        if block["method"] in counts and versus != block["method"] and (named or groups[versus] in wanted):
             yield block["method"], versus

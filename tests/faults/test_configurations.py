@@ -145,7 +145,7 @@ def test_snakemake_refuses_what_would_leave_its_folder_or_run_a_command(new_hous
     before = {path for path in house.folder.rglob("*") if ".snakemake" not in path.parts}
     done = house.run(*COMMAND, "--dry-run", "--configfile", "config.yaml", "change.yaml", check=False)
     assert done.status != 0
-    assert "config.yaml: at " in done.text or "Error validating config file" in done.text
+    assert "config.yaml: at " in done.text
     assert "pwned" not in {path.name for path in Path(house.folder.parent).rglob("*")}
     assert {
         path for path in house.folder.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts

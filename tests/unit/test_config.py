@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import snakemake.utils
 import yaml
 
 from telepathy.bridges import BridgeConfig
@@ -83,6 +84,14 @@ def test_the_small_configuration_is_accepted(config):
 
 def test_the_projects_own_configuration_is_accepted():
     check_config(yaml.safe_load((ROOT / "config.yaml").read_text()))
+
+
+def test_defaults_are_filled_in_as_snakemakes_own_validation_does():
+    ours = yaml.safe_load((ROOT / "config.yaml").read_text())
+    theirs = copy.deepcopy(ours)
+    check_config(ours)
+    snakemake.utils.validate(theirs, str(ROOT / "telepathy/config.schema.yaml"))
+    assert ours == theirs and ours["plugins"] == []
 
 
 def test_an_unknown_study_is_refused_with_those_that_exist(config):

@@ -1,3 +1,4 @@
+import ast
 import json
 import math
 import re
@@ -432,6 +433,39 @@ def test_every_library_file_that_a_real_script_loads_is_listed():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {path for path in done.stdout.split() if not path.endswith("__init__.py")}
     assert loaded and loaded <= set(library_sources("render_accuracy_table"))
+
+
+def by_syntax_tree(source):
+    """Names of library modules, or of things in them, that a file imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", ["telepathy", "workflow_scripts"])
+def test_imports_are_found_as_the_syntax_tree_has_them(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        parts = {tuple(name.split(".")) for name in by_syntax_tree(path.read_text()) if name.startswith("telepathy")}
+        modules = {ROOT.joinpath(*name[:length]) for name in parts for length in range(1, len(name) + 1)}
+        files = {file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")}
+        assert set(workflow._imported_files(path)) == {file for file in files if file.is_file()}, path
+
+
+ODD = """
+from telepathy.deep import (  # a word, and a bracket )
+    second as other,  # telepathy.unused
+)
+def late():
+    import numpy, telepathy.third as third  # from telepathy.unused import x
+"""
+
+
+def test_imports_may_stand_in_brackets_beside_comments_and_under_other_names(project):
+    (project / "workflow_scripts/work.py").write_text(ODD)
+    found = set(library_sources("work"))
+    assert {"telepathy/deep/second.py", "telepathy/third.py"} <= found and "telepathy/unused.py" not in found
 
 
 JOB = """
