@@ -4,6 +4,7 @@ Light on imports on purpose: the Snakefile uses it, and a dry run must be quick.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ def _fill_properties(validator: Any, properties: Mapping[str, Any], instance: An
     if validator.is_type(instance, "object"):
         for key, value in properties.items():
             if "default" in value:
-                instance.setdefault(key, value["default"])
+                instance.setdefault(key, deepcopy(value["default"]))  # the schema is kept and must not change with it
     yield from jsonschema.Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, kind)
 
 

@@ -94,6 +94,14 @@ def test_defaults_are_filled_in_as_snakemakes_own_validation_does():
     assert ours == theirs and ours["plugins"] == []
 
 
+def test_a_default_that_was_filled_in_is_the_configurations_own(config):
+    other = copy.deepcopy(config)
+    check_config(config)
+    config["plugins"].append("mine.py")
+    check_config(other)
+    assert other["plugins"] == []
+
+
 def test_an_unknown_study_is_refused_with_those_that_exist(config):
     config["study"] = "frist"
     refused(config, "at study, there is no study 'frist'", "choose one of first.")
