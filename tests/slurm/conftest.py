@@ -104,7 +104,7 @@ WARNED = ("--default-resources", "mem_mb=500", "slurm_extra='--signal=USR1@5'")
 
 @pytest.fixture(scope="session")
 def over_time(small_house, slurm) -> Run:
-    """Two jobs that take longer than their minute, one warned; started first, since SLURM counts in minutes."""
+    """Two jobs that take longer than they may, one warned; started first, since SLURM counts in minutes."""
     return Run(small_house("time"), "out/overrun.txt", "out/trained_warned.json", *SMALL, *WARNED)
 
 

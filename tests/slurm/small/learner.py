@@ -1,4 +1,4 @@
-"""A regression that takes long over each step until a checkpoint lies beside it, and says what it learnt."""
+"""A regression that may take long over each step, and says what it learnt."""
 
 import hashlib
 import time
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-SECONDS = 1.0
+SECONDS = 2.0
 
 
 class Slow:
-    """Least squares with dropout; its first life is slow, so that something can happen to it."""
+    """Least squares with dropout; slow steps give something time to happen to it."""
 
-    def __init__(self, seconds: float = SECONDS):
+    def __init__(self, seconds: float):
         torch.manual_seed(0)
         self.trainable = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 1))
         self.inputs, self.targets = torch.randn(10, 3), torch.randn(10, 1)
