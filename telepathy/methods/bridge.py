@@ -154,7 +154,8 @@ def _align(
     own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "last"}
     config = TrainingConfig(**{**take(TrainingConfig, settings), **own})
     folder = None if checkpoints is None else Path(checkpoints) / "alignment"
-    return fit(alignment_learner(learner, embeddings), config, seed, identity, folder, say)
+    alignment = alignment_learner(learner, embeddings, settings["alignment_sharpness"])
+    return fit(alignment, config, seed, identity, folder, say)
 
 
 def _index(data: BridgeData) -> dict[str, Any]:

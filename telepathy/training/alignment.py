@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from telepathy.training.bridge import BridgeLearner
 
-SHARPNESS = 10.0  # Cosines are multiplied by it: of two labels at right angles one can then win clearly.
+SHARPNESS = 10.0  # Cosines are multiplied by it in the end: of two labels at right angles one can then win clearly.
 
 
 class AlignmentLearner(ABC):
@@ -26,10 +26,12 @@ class AlignmentLearner(ABC):
     Args:
         learner: gives bridge, states, answers and the receiver's embeddings.
         embeddings: a sample of the receiver's embeddings, ``[words, d_receiver]``, whose mean is the origin.
+        sharpness: what cosines are multiplied by at the first step. It falls to `SHARPNESS` on a geometric path.
+            A choice among many labels needs more of it to be learnt, and less so that soft tokens end near words.
     """
 
-    def __init__(self, learner: BridgeLearner, embeddings: Tensor):
-        self.learner = learner
+    def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
+        self.learner, self.first_sharpness, self.sharpness = learner, sharpness, sharpness
         self.mean = embeddings.float().mean(0).to(learner.receiver.compute.device)
 
     @property
@@ -54,21 +56,23 @@ class AlignmentLearner(ABC):
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
         """The right candidates of some examples of ``train`` or ``dev``, ``[batch, ...]``."""
 
+    def begin(self, share: float) -> None:
+        """Sharpen likeness as is due once this share of the steps is taken."""
+        self.sharpness = SHARPNESS * (self.first_sharpness / SHARPNESS) ** (1 - share)
+
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Cross-entropy of the sharpened likeness against what is right."""
-        return self._cross_entropy(self.scores(self.learner.training_tokens(rows)), self.gold("train", rows))
-
-    def _cross_entropy(self, scores: Tensor, gold: Tensor) -> Tensor:
-        return F.cross_entropy(SHARPNESS * scores.flatten(0, -2), gold.to(scores.device).flatten())
+        scores = self.scores(self.learner.training_tokens(rows))
+        return _cross_entropy(self.sharpness * scores, self.gold("train", rows))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Dev accuracy of the most alike candidates (all of an example's must be right), and the loss."""
+        """Dev accuracy of the most alike candidates (all of an example's must be right), and the last step's loss."""
         losses, hits = 0.0, 0
         for rows in self.learner.dev_batches:
             scores = self.scores(self.learner.soft_tokens(self.learner.dev_states, rows)).cpu()
             gold = self.gold("dev", rows)
-            losses += float(self._cross_entropy(scores, gold)) * len(rows)
+            losses += float(_cross_entropy(SHARPNESS * scores, gold)) * len(rows)
             hits += int((scores.argmax(-1) == gold).reshape(len(rows), -1).all(1).sum())
         return {"loss": losses / len(self.learner.dev), "accuracy": hits / len(self.learner.dev)}
 
@@ -76,8 +80,8 @@ class AlignmentLearner(ABC):
 class LabelAlignment(AlignmentLearner):
     """Candidates are the task's labels: all soft tokens together point at the tokens of one, counted round."""
 
-    def __init__(self, learner: BridgeLearner, embeddings: Tensor):
-        super().__init__(learner, embeddings)
+    def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
+        super().__init__(learner, embeddings, sharpness)
         assert learner.labels is not None
         places = torch.arange(learner.bridge.config.soft_tokens)
         tokens = torch.stack([torch.tensor(label)[places % len(label)] for label in learner.labels.tokens])
@@ -99,8 +103,8 @@ class LabelAlignment(AlignmentLearner):
 class AnswerAlignment(AlignmentLearner):
     """Candidates are the tokens of all answers: soft token ``j`` points at token ``j`` of its own, or at its last."""
 
-    def __init__(self, learner: BridgeLearner, embeddings: Tensor):
-        super().__init__(learner, embeddings)
+    def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
+        super().__init__(learner, embeddings, sharpness)
         answers = {"train": learner.answers, "dev": learner.dev_answers}
         tokens = sorted({token for rows in answers.values() for row in rows for token in row})
         place = {token: index for index, token in enumerate(tokens)}
@@ -120,6 +124,10 @@ class AnswerAlignment(AlignmentLearner):
         return self._gold[split][list(rows)]
 
 
-def alignment_learner(learner: BridgeLearner, embeddings: Tensor) -> AlignmentLearner:
+def alignment_learner(learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS) -> AlignmentLearner:
     """The alignment that fits a task: at labels where there are any, else at the tokens of the answer."""
-    return (AnswerAlignment if learner.labels is None else LabelAlignment)(learner, embeddings)
+    return (AnswerAlignment if learner.labels is None else LabelAlignment)(learner, embeddings, sharpness)
+
+
+def _cross_entropy(scores: Tensor, gold: Tensor) -> Tensor:
+    return F.cross_entropy(scores.flatten(0, -2), gold.to(scores.device).flatten())

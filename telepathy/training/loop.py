@@ -92,6 +92,7 @@ class Learner(Protocol):
         """Mean loss of a batch of training examples, each of which counts the same.
 
         A learner whose mean is over something else (tokens) also has ``weight(rows)``: how many there are.
+        One whose loss changes on the way also has ``begin(share)``, told before each step what share of them is taken.
         """
 
     def evaluate(self) -> dict[str, float]:
@@ -195,6 +196,8 @@ def _bar(first: int, steps: int) -> Iterable[int]:
 def _one_step(learner, parameters, optimizer, config, step, seed, rate, state) -> tuple[float, float]:
     for group in optimizer.param_groups:
         group["lr"] = rate
+    if hasattr(learner, "begin"):
+        learner.begin(step / config.steps)
     rows = batch_rows(learner.examples, config.batch_size, step, seed)
     loss = None
     while loss is None:

@@ -335,6 +335,17 @@ def test_alignment_is_a_choice_between_labels_by_cosine(data, lm):
     assert alignment.loss(rows).item() == pytest.approx(F.cross_entropy(SHARPNESS * scores, gold).item(), rel=1e-4)
 
 
+def test_alignment_is_sharpest_at_its_start(data, lm):
+    learning, _ = aligning(data, lm)
+    alignment, rows = alignment_learner(learning, lm.model.get_input_embeddings().weight.detach(), 90.0), [5, 0, 7]
+    gold = torch.tensor([data.task.label_names.index(name) for name in data.frame("train")["label"].iloc[rows]])
+    scores = torch.stack([pointed(learning, lm, "train", row) for row in rows])
+    assert alignment.loss(rows).item() == pytest.approx(F.cross_entropy(90 * scores, gold).item(), rel=1e-4)
+    for share, sharpness in ((0.0, 90.0), (0.5, 30.0), (1.0, 10.0)):  # each half of the way a third
+        alignment.begin(share)
+        assert alignment.loss(rows).item() == pytest.approx(F.cross_entropy(sharpness * scores, gold).item(), rel=1e-4)
+
+
 def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
     learning, alignment = aligning(data, lm)
     gold = torch.tensor([data.task.label_names.index(name) for name in data.frame("dev")["label"]])
@@ -423,6 +434,15 @@ def test_a_bridge_that_training_would_spoil_stays_as_alignment_left_it(data, lms
     torch.testing.assert_close(kept["leave.weight"], spoilt["leave.weight"], rtol=1e-4, atol=1e-6)
 
 
+def test_the_sharpness_of_alignment_is_a_setting(data, lms, tmp_path, deterministic):
+    losses = {}
+    for sharpness in (10.0, 80.0):
+        folder = tmp_path / str(sharpness)
+        train_bridge(data, lms["gpt2"], settings(alignment_sharpness=sharpness), k=2, seed=1, target=folder)
+        losses[sharpness] = json.loads((folder / "training.json").read_text())["alignment"][0]["train_loss"]
+    assert losses[80.0] > 1.5 * losses[10.0]  # of a bridge that points anywhere
+
+
 def test_settings_without_steps_have_no_alignment(data, lms, tmp_path, deterministic):
     train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
     content = json.loads((tmp_path / "none/training.json").read_text())
@@ -485,7 +505,8 @@ def killed_in_step(number, work):
 def test_a_bridge_killed_in_alignment_or_after_ends_with_the_same_bytes(data, lms, tmp_path, number, deterministic):
     def train(name):
         folder, kept = tmp_path / name, tmp_path / f"{name} checkpoints"
-        train_bridge(data, lms["gpt2"], settings(checkpoint_every=3), k=2, seed=1, target=folder, checkpoints=kept)
+        changes = settings(checkpoint_every=3, alignment_sharpness=80.0)
+        train_bridge(data, lms["gpt2"], changes, k=2, seed=1, target=folder, checkpoints=kept)
         return (folder / "model.safetensors").read_bytes(), evaluate_bridge(data, lms["gpt2"], folder), history(folder)
 
     weights, answers, scores = train("undisturbed")

@@ -1,4 +1,5 @@
 import math
+import signal
 from itertools import chain
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_progress_is_told_of_every_record():
     told = []
     history = fit(Regression(), config(), seed=3, progress=told.append)
     assert told == history
+
+
+def test_a_learner_is_told_at_each_step_what_share_of_them_is_taken(tmp_path):
+    class Told(Regression):
+        shares = ()
+
+        def begin(self, share):
+            self.shares = (*self.shares, share)
+
+    cut, resumed = Told(), Told()
+    cut.begin = lambda share: None if share < 0.5 else signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(TelepathyError, match="SIGTERM"):
+        fit(cut, config(steps=8), seed=3, checkpoints=tmp_path)
+    fit(resumed, config(steps=8), seed=3, checkpoints=tmp_path)
+    assert resumed.shares == (5 / 8, 6 / 8, 7 / 8)
 
 
 def test_frozen_parameters_stay():
