@@ -144,10 +144,11 @@ def test_every_task_of_a_guide_is_one(tmp_path, name):
         load_task(tmp_path / "task.yaml")
 
 
-def test_the_seeds_of_the_recipe_are_those_of_its_results():
-    summary = pd.read_csv(ROOT / "docs" / "results" / "robustness" / "summary.csv")
+@pytest.mark.parametrize("study", ["robustness", "tokens"])
+def test_the_seeds_of_the_recipe_are_those_of_its_results(study):
+    summary = pd.read_csv(ROOT / "docs" / "results" / study / "summary.csv")
     shares = summary.assign(percent=100 * summary["accuracy"]).set_index(["task", "method", "soft_tokens"])
-    text = (ROOT / "docs" / "recipe.md").read_text()
+    text = (ROOT / "docs" / "recipe.md").read_text().split(f"<!-- {study}: ")[1].split(f"<!-- end of {study} -->")[0]
     rows = re.findall(
         r"^\| (\w+) \| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) ± ([\d.]+) \| ([\d.]+) \| (.*) \|$", text, re.MULTILINE
     )
