@@ -144,11 +144,25 @@ def test_every_task_of_a_guide_is_one(tmp_path, name):
         load_task(tmp_path / "task.yaml")
 
 
-@pytest.mark.parametrize("study", ["robustness", "tokens"])
-def test_the_seeds_of_the_recipe_are_those_of_its_results(study):
+def recipe(study):
+    """A study's published summary, and what the guide to the recipe shows of it."""
     summary = pd.read_csv(ROOT / "docs" / "results" / study / "summary.csv")
+    shown = (ROOT / "docs" / "recipe.md").read_text().split(f"<!-- {study}: ")[1].split(f"<!-- end of {study} -->")[0]
+    return summary, shown
+
+
+def test_the_accuracies_by_soft_tokens_are_those_of_their_results():
+    summary, text = recipe("tokens")
+    percent = {(row.method, row.soft_tokens): 100 * row.accuracy for row in summary.itertuples()}
+    bridges = re.findall(r"^\| Bridge \| (\d+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    probe = re.search(r"^\| Linear probe of the sender \|  \| ([\d.]+) \|$", text, re.MULTILINE).group(1)
+    found = {("linear_probe", 0): float(probe), **{("bridge", int(k)): float(share) for k, share in bridges}}
+    assert found == pytest.approx(percent, abs=0.0501)
+
+
+def test_the_seeds_of_the_recipe_are_those_of_its_results():
+    summary, text = recipe("robustness")
     shares = summary.assign(percent=100 * summary["accuracy"]).set_index(["task", "method", "soft_tokens"])
-    text = (ROOT / "docs" / "recipe.md").read_text().split(f"<!-- {study}: ")[1].split(f"<!-- end of {study} -->")[0]
     rows = re.findall(
         r"^\| (\w+) \| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) ± ([\d.]+) \| ([\d.]+) \| (.*) \|$", text, re.MULTILINE
     )
