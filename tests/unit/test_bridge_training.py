@@ -505,8 +505,7 @@ def killed_in_step(number, work):
 def test_a_bridge_killed_in_alignment_or_after_ends_with_the_same_bytes(data, lms, tmp_path, number, deterministic):
     def train(name):
         folder, kept = tmp_path / name, tmp_path / f"{name} checkpoints"
-        changes = settings(checkpoint_every=3, alignment_sharpness=80.0)
-        train_bridge(data, lms["gpt2"], changes, k=2, seed=1, target=folder, checkpoints=kept)
+        train_bridge(data, lms["gpt2"], settings(checkpoint_every=3), k=2, seed=1, target=folder, checkpoints=kept)
         return (folder / "model.safetensors").read_bytes(), evaluate_bridge(data, lms["gpt2"], folder), history(folder)
 
     weights, answers, scores = train("undisturbed")
