@@ -19,12 +19,14 @@ from telepathy.report.tables import cells
 
 
 def show(folder: Path, console: Console) -> None:
-    """Print the classification table, the costs and the verdicts of a study, and which files to open.
+    """Print the classification table (of reasoning, where there is none), costs, verdicts and which files to open.
 
     Raises:
         TelepathyError: if the study has no table yet.
     """
-    csv = folder / "tables" / "table1_classification.csv"
+    csv, reasoning = (folder / "tables" / f"{name}.csv" for name in ("table1_classification", "table2_reasoning"))
+    if not csv.is_file() and reasoning.is_file():
+        csv = reasoning
     if not csv.is_file():
         raise TelepathyError(f"{csv} does not exist yet: run snakemake {csv} first.")
     frame = pd.read_csv(csv)

@@ -43,9 +43,10 @@ def _made(path: Path) -> Path:
 
 def _accuracies(tables: Path) -> str:
     baselines = tables / "table3_baselines.csv"
-    first = baselines if baselines.is_file() else _made(tables / "table1_classification.csv")
-    others = [tables / f"{name}.csv" for name in ("table6_ablations", "table2_reasoning")]
-    return "\n\n".join(map(_table, [first, *filter(Path.is_file, others)]))
+    first = "table3_baselines" if baselines.is_file() else "table1_classification"
+    names = (first, "table6_ablations", "table2_reasoning")
+    there = [path for path in (tables / f"{name}.csv" for name in names) if path.is_file()]
+    return "\n\n".join(map(_table, there or [_made(tables / "table1_classification.csv")]))
 
 
 def _seeds(frame: pd.DataFrame) -> str:

@@ -243,6 +243,14 @@ def test_the_markdown_of_a_study_is_its_table(summary, tmp_path):
     assert "| Bridge 100% | 8 | 40.0 | 81.5 ± 0.7 |" in lines
 
 
+def test_a_study_of_reasoning_alone_is_shown_and_written(summary, tmp_path, capsys):
+    (tmp_path / "tables").mkdir()
+    accuracy_table(summary, TASKS, METHODS).to_csv(tmp_path / "tables" / "table2_reasoning.csv", index=False)
+    assert "| Bridge 100% | 8 | 40.0 | 81.5 ± 0.7 |" in markdown(tmp_path, ["accuracy"]).splitlines()
+    assert main(["show", str(tmp_path)]) == 0
+    assert "81.5 ± 0.7" in capsys.readouterr().out
+
+
 def test_seeds_and_differences_are_written_as_they_stand_in_the_tables(tmp_path):
     (tmp_path / "tables").mkdir()
     spread = {"task": "movies", "method": "bridge", "soft_tokens": 8, "seeds": 3, "accuracy": 86.53, "std": 1.29}

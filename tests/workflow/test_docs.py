@@ -151,13 +151,36 @@ def recipe(study):
     return summary, shown
 
 
-def test_the_accuracies_by_soft_tokens_are_those_of_their_results():
-    summary, text = recipe("tokens")
-    percent = {(row.method, row.soft_tokens): 100 * row.accuracy for row in summary.itertuples()}
-    bridges = re.findall(r"^\| Bridge \| (\d+) \| ([\d.]+) \|$", text, re.MULTILINE)
-    probe = re.search(r"^\| Linear probe of the sender \|  \| ([\d.]+) \|$", text, re.MULTILINE).group(1)
-    found = {("linear_probe", 0): float(probe), **{("bridge", int(k)): float(share) for k, share in bridges}}
-    assert found == pytest.approx(percent, abs=0.0501)
+def accuracy_cells(text):
+    """Mean and spread of every cell of accuracy tables, by task, title and soft tokens."""
+    found, tasks = {}, []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if cells[:1] == ["accuracy in percent"]:
+            tasks = [head.split(" (n ")[0] for head in cells[2:]]
+        elif tasks and len(cells) == len(tasks) + 2 and not cells[0].startswith("---"):
+            shown = {(task, cells[0], int(cells[1] or 0)): cell for task, cell in zip(tasks, cells[2:]) if cell}
+            found |= {place: [float(part) for part in cell.split(" ± ")] for place, cell in shown.items()}
+        else:
+            tasks = tasks if cells else []
+    return found
+
+
+@pytest.mark.parametrize("study", ["tokens", "ladder", "ablation"])
+def test_the_accuracy_tables_of_the_recipe_are_those_of_their_results(study):
+    summary, text = recipe(study)
+    titles = {
+        name: entry["title"] for name, entry in yaml.safe_load((ROOT / "config.yaml").read_text())["methods"].items()
+    }
+    expected = {}
+    for (task, method, k), runs in summary.groupby(["task", "method", "soft_tokens"]):
+        percent = (100 * runs["accuracy"]).tolist()
+        spread = [statistics.stdev(percent)] if len(percent) > 1 else []
+        expected[task, titles[method], k] = [statistics.mean(percent), *spread]
+    found = accuracy_cells(text)
+    assert found.keys() == expected.keys()
+    for place, numbers in found.items():
+        assert numbers == pytest.approx(expected[place], abs=0.0501), place
 
 
 def test_the_seeds_of_the_recipe_are_those_of_its_results():
