@@ -24,9 +24,8 @@ def show(folder: Path, console: Console) -> None:
     Raises:
         TelepathyError: if the study has no table yet.
     """
-    csv, reasoning = (folder / "tables" / f"{name}.csv" for name in ("table1_classification", "table2_reasoning"))
-    if not csv.is_file() and reasoning.is_file():
-        csv = reasoning
+    tables = [folder / "tables" / f"{name}.csv" for name in ("table1_classification", "table2_reasoning")]
+    csv = next(filter(Path.is_file, tables), tables[0])
     if not csv.is_file():
         raise TelepathyError(f"{csv} does not exist yet: run snakemake {csv} first.")
     frame = pd.read_csv(csv)
