@@ -133,10 +133,11 @@ class AdapterLearner:
         self.restrict = LabelSet.of(adapted.lm, adapted.task) if labels else None
 
     def _answers(self, frame: pd.DataFrame) -> list[list[int]]:
-        rows = answer_rows(self.adapted.lm, self.adapted.task, frame)
+        end = self.adapted.lm.eos_ids[:1]
+        rows = answer_rows(self.adapted.lm, self.adapted.task, frame, end)
         config = self.adapted.config
         if isinstance(config, LoraConfig) and config.teach_end and self.adapted.task.labels:
-            return [row + self.adapted.lm.eos_ids[:1] for row in rows]
+            return [row + end for row in rows]
         return rows
 
     @property

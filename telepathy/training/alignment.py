@@ -5,7 +5,7 @@ that stands before it many times over. So a bridge is first trained as a classif
 embedding space: the soft tokens of an example should point, away from the mean embedding, where the
 tokens of its label point. No receiver runs, so a step is cheaper than one through the receiver, and a
 seed need not start where the receiver's gradient says nothing (a likely cause of the published bridge's collapse).
-Where answers are not labels but numbers, each soft token points at one token of the answer.
+Where answers are not labels but numbers, the soft tokens point at the tokens of the answer, line after line.
 """
 
 from abc import ABC, abstractmethod
@@ -63,18 +63,27 @@ class AlignmentLearner(ABC):
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Cross-entropy of the sharpened likeness against what is right."""
         scores = self.scores(self.learner.training_tokens(rows))
-        return _cross_entropy(self.sharpness * scores, self.gold("train", rows))
+        gold = self.gold("train", rows).to(scores.device)
+        return _cross_entropy(self.sharpness * scores, gold) + self.distance(scores, gold)
+
+    def distance(self, scores: Tensor, gold: Tensor) -> Tensor | float:
+        """How far soft tokens are from what is right, whatever else is near; 0 where that need not be."""
+        return 0.0
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Dev accuracy of the most alike candidates (all of an example's must be right), and the last step's loss."""
-        losses, hits = 0.0, 0
+        """On dev: accuracy of the most alike candidates (all of an example's must be right), the last step's
+        cross-entropy, and the mean cosine with the right ones.
+        """
+        losses, hits, cosines = 0.0, 0, 0.0
         for rows in self.learner.dev_batches:
             scores = self.scores(self.learner.soft_tokens(self.learner.dev_states, rows)).cpu()
             gold = self.gold("dev", rows)
             losses += float(_cross_entropy(SHARPNESS * scores, gold)) * len(rows)
             hits += int((scores.argmax(-1) == gold).reshape(len(rows), -1).all(1).sum())
-        return {"loss": losses / len(self.learner.dev), "accuracy": hits / len(self.learner.dev)}
+            cosines += float(right_scores(scores, gold).mean()) * len(rows)
+        total = len(self.learner.dev)
+        return {"loss": losses / total, "accuracy": hits / total, "cosine": cosines / total}
 
 
 class LabelAlignment(AlignmentLearner):
@@ -101,7 +110,12 @@ class LabelAlignment(AlignmentLearner):
 
 
 class AnswerAlignment(AlignmentLearner):
-    """Candidates are the tokens of all answers: soft token ``j`` points at token ``j`` of its own, or at its last."""
+    """Candidates are the tokens of all answers; soft tokens are the line of the answer, again and again.
+
+    The last of them points at the end of the line, so that the receiver, which goes on with lines that repeat,
+    says the answer once more. It must take the tokens for what they are: digits are so much alike that a soft token
+    may be nearer to one than to all others and yet be no digit. So they are drawn to the right token too.
+    """
 
     def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
         super().__init__(learner, embeddings, sharpness)
@@ -109,11 +123,15 @@ class AnswerAlignment(AlignmentLearner):
         tokens = sorted({token for rows in answers.values() for row in rows for token in row})
         place = {token: index for index, token in enumerate(tokens)}
         self.tokens = self.directions(torch.tensor(tokens))
-        places = range(learner.bridge.config.soft_tokens)
+        k = learner.bridge.config.soft_tokens
         self._gold = {
-            split: torch.tensor([[place[row[min(j, len(row) - 1)]] for j in places] for row in rows])
+            split: torch.tensor([[place[token] for token in repeated_line(row, k)] for row in rows])
             for split, rows in answers.items()
         }
+
+    def distance(self, scores: Tensor, gold: Tensor) -> Tensor:
+        """One minus the mean cosine of the soft tokens with their right tokens."""
+        return 1 - right_scores(scores, gold).mean()
 
     def scores(self, soft_tokens: Tensor) -> Tensor:
         """Cosine of every soft token with every token, ``[batch, k, tokens]``."""
@@ -122,6 +140,17 @@ class AnswerAlignment(AlignmentLearner):
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
         """Places of the right tokens, ``[batch, k]``."""
         return self._gold[split][list(rows)]
+
+
+def right_scores(scores: Tensor, gold: Tensor) -> Tensor:
+    """Of scores ``[..., candidates]`` those of the right candidates ``[...]``."""
+    return scores.gather(-1, gold.unsqueeze(-1)).squeeze(-1)
+
+
+def repeated_line(line: Sequence[int], places: int) -> list[int]:
+    """Repeat a line so that its last token is at the last place; of a longer one there is the beginning alone."""
+    line = line[:places]
+    return [line[(place - places) % len(line)] for place in range(places)]
 
 
 def alignment_learner(learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS) -> AlignmentLearner:

@@ -26,6 +26,9 @@ from telepathy.scoring.labels import (
 )
 from telepathy.tasks.spec import Task
 
+PART = 16
+"""Most examples that a bridge reads at once in training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverSide:
@@ -76,11 +79,16 @@ def _fixed(receiver: LanguageModel, ids: Sequence[int], batch: int) -> Tensor:
     return receiver.embed(row).detach().unsqueeze(0).expand(batch, -1, -1)
 
 
-def answer_rows(receiver: LanguageModel, task: Task, frame: pd.DataFrame) -> list[list[int]]:
-    """Tokens that the receiver should say for each example, end-of-sequence last for free answers."""
+def line_end(receiver: LanguageModel) -> list[int]:
+    """Tokens of a newline as it follows a number; end-of-sequence where a tokenizer knows no newline."""
+    digit = receiver.token_ids("0")
+    return receiver.token_ids("0\n")[len(digit) :] or receiver.eos_ids[:1]
+
+
+def answer_rows(receiver: LanguageModel, task: Task, frame: pd.DataFrame, end: Sequence[int]) -> list[list[int]]:
+    """Tokens that the receiver should say for each example, those of ``end`` last for free answers."""
     if task.kind == "number":
-        end = receiver.eos_ids[:1]
-        return [continuation_ids(receiver, task.primer, text) + end for text in frame["answer"]]
+        return [continuation_ids(receiver, task.primer, text) + list(end) for text in frame["answer"]]
     labels = LabelSet.of(receiver, task)
     rows = dict(zip(labels.names, labels.tokens))
     return [list(rows[name]) for name in frame["label"]]
@@ -159,8 +167,9 @@ class BridgeLearner:
         self.diversity, self.input_dropout = diversity, input_dropout
         self.states, self.train = train
         self.dev_states, self.dev = dev
-        self.answers = answer_rows(receiver, task, train[1])
-        self.dev_answers = answer_rows(receiver, task, dev[1])
+        end = line_end(receiver)  # what is generated is read up to the end of its line
+        self.answers = answer_rows(receiver, task, train[1], end)
+        self.dev_answers = answer_rows(receiver, task, dev[1], end)
         self.labels = LabelSet.of(receiver, task) if task.labels else None
         self.restrict = self.labels if loss == "labels" else None
         self.past, self.shared = shared_beginning(receiver, task, side)
@@ -186,7 +195,14 @@ class BridgeLearner:
         return self.soft_tokens(self.states, rows, self.input_dropout)
 
     def soft_tokens(self, states: LayerStates, rows: Sequence[int], dropout: float = 0.0) -> Tensor:
-        """Soft tokens of some examples, ``[batch, k, d_receiver]``."""
+        """Soft tokens of some examples, ``[batch, k, d_receiver]``; like lengths are read together: less is padded."""
+        lengths = states.lengths()
+        order = sorted(range(len(rows)), key=lambda place: int(lengths[rows[place]]))
+        parts = [[rows[place] for place in order[start : start + PART]] for start in range(0, len(order), PART)]
+        soft = torch.cat([self._read(states, part, dropout) for part in parts])
+        return soft[torch.tensor(order).argsort().to(soft.device)]
+
+    def _read(self, states: LayerStates, rows: Sequence[int], dropout: float) -> Tensor:
         batch, mask = states.batch(rows)
         device = self.receiver.compute.device
         if dropout:

@@ -18,14 +18,16 @@ from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, text_prefix
 from telepathy.training import loop
-from telepathy.training.alignment import SHARPNESS, AnswerAlignment, LabelAlignment, alignment_learner
+from telepathy.training.alignment import SHARPNESS, AnswerAlignment, LabelAlignment, alignment_learner, repeated_line
 from telepathy.training.bridge import (
+    PART,
     BridgeLearner,
     ReceiverSide,
     answer_loss,
     answer_rows,
     drop_features,
     effective_rank,
+    line_end,
     mean_similarity,
     receiver_prefix,
     shared_beginning,
@@ -146,13 +148,40 @@ def test_an_unknown_place_of_the_primer_is_refused():
 
 
 def test_the_answer_of_a_label_follows_the_primer(llama, make_task):
-    rows = answer_rows(llama, make_task(), pd.DataFrame({"label": ["positive", "negative"]}))
+    rows = answer_rows(llama, make_task(), pd.DataFrame({"label": ["positive", "negative"]}), [2])
     assert [llama.tokenizer.decode(row) for row in rows] == [" positive", " negative"]
 
 
-def test_the_answer_of_a_number_ends_the_sequence(llama, number_task):
-    (row,) = answer_rows(llama, number_task, pd.DataFrame({"answer": ["12"]}))
+def test_the_answer_of_a_number_ends_as_is_asked(llama, number_task):
+    (row,) = answer_rows(llama, number_task, pd.DataFrame({"answer": ["12"]}), [2])
     assert llama.tokenizer.decode(row) == " 12</s>"
+
+
+def test_a_bridge_is_taught_to_end_a_number_with_its_line(data, lms, number_task):
+    for lm in lms.values():
+        assert lm.tokenizer.decode(line_end(lm)) == "\n"
+    number_data = replace(data, task=number_task)
+    frames = {split: data.frame(split).assign(answer="12") for split in ("train", "dev")}
+    states = FeatureStore(data.features, "train", data.task).layer(1)
+    bridge = learner(data, lms["llama"]).bridge
+    sides = [(states, frames[split]) for split in ("train", "dev")]
+    learning = BridgeLearner(bridge, lms["llama"], number_data.task, *sides, ReceiverSide())
+    for rows in (learning.answers, learning.dev_answers):
+        assert {lms["llama"].tokenizer.decode(row) for row in rows} == {" 12\n"}
+
+
+def test_where_a_tokenizer_knows_no_newline_a_number_ends_the_sequence(metaspace_lm):
+    assert metaspace_lm.token_ids("0\n") == metaspace_lm.token_ids("0")
+    assert line_end(metaspace_lm) == metaspace_lm.eos_ids[:1]
+
+
+def test_soft_tokens_of_many_examples_are_those_of_each_alone(data, lm):
+    learning = learner(data, lm)
+    rows = [*range(learning.examples - 1, -1, -1), *range(learning.examples)]
+    assert len(rows) > 2 * PART and len(set(learning.states.lengths()[rows])) > 1
+    with torch.no_grad():
+        alone = torch.cat([learning.soft_tokens(learning.states, [row]) for row in rows])
+        torch.testing.assert_close(learning.soft_tokens(learning.states, rows), alone, rtol=1e-4, atol=1e-6)
 
 
 def test_orthogonal_soft_tokens_are_not_similar():
@@ -353,6 +382,8 @@ def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
     metrics = alignment.evaluate()
     assert metrics["accuracy"] == pytest.approx((scores.argmax(1) == gold).float().mean().item())
     assert metrics["loss"] == pytest.approx(F.cross_entropy(SHARPNESS * scores, gold).item(), rel=1e-4)
+    right = [scores[row, label].item() for row, label in enumerate(gold)]
+    assert metrics["cosine"] == pytest.approx(sum(right) / len(right), rel=1e-4)
 
 
 def test_soft_tokens_point_at_the_labels_tokens_in_turn(data, lm):
@@ -379,26 +410,34 @@ def numbers(data, lm):
     return learning, alignment, mean
 
 
-def test_alignment_at_an_answer_is_a_choice_of_one_token_a_place(data, lm, numbers):
+def test_alignment_at_an_answer_is_a_choice_of_one_token_a_place_and_near_to_it(data, lm, numbers):
     learning, alignment, mean = numbers
     tokens = [2, 50, 51, 52, 60, 70]  # all that stand in answers
     words = lm.embed(torch.tensor(tokens)) - mean
     losses = []
-    for row, answer in ((3, [50, 60, 2]), (4, [70, 2])):
+    for row, line in ((3, [50, 60]), (4, [70, 2])):  # of [50, 60, 2] there is room for the beginning
         with torch.no_grad():
             soft = learning.bridge(*learning.states.batch([row]))[0]
         for place in range(2):
             cosines = F.cosine_similarity((soft[place] - mean).unsqueeze(0), words)
-            gold = torch.tensor(tokens.index(answer[place]))
-            losses.append(F.cross_entropy(SHARPNESS * cosines, gold).item())
+            right = tokens.index(line[place])
+            losses.append(F.cross_entropy(SHARPNESS * cosines, torch.tensor(right)).item() + 1 - cosines[right].item())
     assert alignment.loss([3, 4]).item() == pytest.approx(sum(losses) / 4, rel=1e-4)
 
 
-def test_soft_tokens_past_an_answer_point_at_its_end(data, lm, numbers):
+def test_soft_tokens_are_the_answers_line_again_and_again_up_to_its_end(data, lm, numbers):
     learning, _, mean = numbers
     learning.bridge.config = replace(learning.bridge.config, soft_tokens=5)
     gold = AnswerAlignment(learning, mean.unsqueeze(0)).gold("train", [3, 4])
-    assert gold.tolist() == [[1, 4, 0, 0, 0], [5, 0, 0, 0, 0]]
+    assert gold.tolist() == [[4, 0, 1, 4, 0], [0, 5, 0, 5, 0]]  # 60 end 50 60 end; end 70 end 70 end
+
+
+@pytest.mark.parametrize(
+    ("line", "places", "found"),
+    [("12.", 3, "12."), ("12.", 6, "12.12."), ("12.", 8, "2.12.12."), ("1234.", 2, "12"), (".", 3, "...")],
+)
+def test_a_line_is_repeated_up_to_its_end(line, places, found):
+    assert repeated_line([ord(letter) for letter in line], places) == [ord(letter) for letter in found]
 
 
 def test_an_answer_is_right_if_all_its_tokens_are(data, lm, numbers, monkeypatch):
