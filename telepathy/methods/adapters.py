@@ -1,6 +1,7 @@
 """Learnt weights on a frozen receiver: soft prompts (Lester et al. 2021) and LoRA (Hu et al. 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,10 @@ class Adapter(nn.Module):
         """Embed token rows, BOS first: ``[batch, positions, d]``, left-padded, and their mask."""
         return text_prefix(self.lm, rows)
 
+    def precision(self) -> AbstractContextManager:
+        """In what precision the model computes with the learnt weights; enter it around each forward pass."""
+        return nullcontext()
+
     def detach(self) -> None:
         """Give the frozen model back as it was."""
 
@@ -179,6 +184,14 @@ class LoraUpdates(Adapter):
         learnt = {name: value for name, value in whole.named_parameters() if value.requires_grad}
         self.updates = nn.ParameterDict({name.replace(".", "/"): value for name, value in learnt.items()})
 
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """The frozen model's own: left alone, peft takes each layer's input to float32, which is slower."""
+        from peft.helpers import disable_input_dtype_casting
+
+        with self.lm.compute.mixed_precision(), disable_input_dtype_casting(self._whole[0]):
+            yield
+
     def detach(self) -> None:
         """Take the updates out of the model's layers."""
         self._whole[0].unload()
@@ -222,9 +235,10 @@ class AdaptedReceiver:
             Predictions as `telepathy.scoring.answers.answer` gives them.
         """
         rows = self.prompts(frame)
-        if self.config.answer == "score" or not self.task.labels:
-            return self.scored(frame, rows)
-        texts = write_after(self.lm, rows, self.config.generated_tokens, self.adapter.prefixes)
+        with self.adapter.precision():
+            if self.config.answer == "score" or not self.task.labels:
+                return self.scored(frame, rows)
+            texts = write_after(self.lm, rows, self.config.generated_tokens, self.adapter.prefixes)
         return generated_predictions(self.task, frame, texts, partial(contains_label, labels=self.task.labels))
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> None:

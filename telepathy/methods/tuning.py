@@ -159,10 +159,11 @@ class AdapterLearner:
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Loss of some training examples, on what the configuration says."""
         prompts, answers = [self.prompts[row] for row in rows], [self.answers[row] for row in rows]
-        if self.adapted.config.loss == "whole_prompt":
-            return whole_prompt_loss(self.adapted.lm, [prompt + said for prompt, said in zip(prompts, answers)])
-        prefix, mask = self.adapted.adapter.prefixes(prompts)
-        return answer_loss(self.adapted.lm, prefix, mask, answers, self.restrict)
+        with self.adapted.adapter.precision():
+            if self.adapted.config.loss == "whole_prompt":
+                return whole_prompt_loss(self.adapted.lm, [prompt + said for prompt, said in zip(prompts, answers)])
+            prefix, mask = self.adapted.adapter.prefixes(prompts)
+            return answer_loss(self.adapted.lm, prefix, mask, answers, self.restrict)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -170,7 +171,8 @@ class AdapterLearner:
         if not self.adapted.task.labels:
             loss = self._dev_loss()
             return {"loss": loss, "accuracy": -loss}
-        predictions = self.adapted.scored(self.dev, self.dev_prompts)
+        with self.adapted.adapter.precision():
+            predictions = self.adapted.scored(self.dev, self.dev_prompts)
         names = self.adapted.task.label_names
         gold = torch.tensor([names.index(name) for name in self.dev["label"]])
         scores = torch.from_numpy(np.stack(predictions["scores"].tolist()))
@@ -181,7 +183,8 @@ class AdapterLearner:
         total = 0.0
         for rows in length_batches([len(row) for row in self.dev_prompts], BATCH_TOKENS):
             prefix, mask = self.adapted.adapter.prefixes([self.dev_prompts[row] for row in rows])
-            loss = answer_loss(self.adapted.lm, prefix, mask, [self.dev_answers[row] for row in rows])
+            with self.adapted.adapter.precision():
+                loss = answer_loss(self.adapted.lm, prefix, mask, [self.dev_answers[row] for row in rows])
             total += float(loss) * len(rows)
         return total / len(self.dev_prompts)
 

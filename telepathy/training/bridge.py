@@ -207,7 +207,7 @@ class BridgeLearner:
         device = self.receiver.compute.device
         if dropout:
             batch = drop_features(batch, self.bridge.state_mean.cpu(), rows, dropout)
-        with self.receiver.compute.mixed_precision():
+        with self.receiver.compute.mixed_precision(), self.receiver.compute.short_attention():
             return self.bridge(batch.to(device), mask.to(device))
 
     def prefix(self, soft: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,12 +73,12 @@ def _config(family: str, vocabulary: int):
     return GPT2Config(**tokens, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
 
 
-def build_lm(family: str, tokenizer, name: str | None = None) -> LanguageModel:
+def build_lm(family: str, tokenizer, name: str | None = None, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """A random model whose weights are large enough that every mistake shows."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(_config(family, len(tokenizer)), attn_implementation="sdpa")
-    model.eval().requires_grad_(False)
-    compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
+    model.eval().requires_grad_(False).to(dtype)
+    compute = Compute(device=torch.device("cpu"), dtype=dtype)
     return LanguageModel(
         name=name or family, model=model, tokenizer=tokenizer, compute=compute, source={"path": family}
     )

@@ -4,7 +4,14 @@ import torch
 from torch.nn import functional as F
 
 from telepathy.errors import TelepathyError
-from telepathy.methods.adapters import SoftPrompt, adapter_config, first_vectors, load_adapter
+from telepathy.methods.adapters import (
+    AdaptedReceiver,
+    SoftPrompt,
+    adapter_config,
+    first_vectors,
+    load_adapter,
+    new_adapter,
+)
 from telepathy.methods.prompted import zero_shot
 from telepathy.methods.tuning import AdapterLearner, tune_receiver, whole_prompt_loss
 from telepathy.training.loop import TrainingConfig
@@ -12,6 +19,7 @@ from telepathy.training.loop import TrainingConfig
 from .conftest import build_lm
 
 WORDS = {"negative": ["dull", "bad", "poor"], "positive": ["fine", "good", "rich"]}
+LORA = adapter_config("lora")
 SHORT = TrainingConfig(steps=30, batch_size=4, learning_rate=0.05, evaluations=3, checkpoint_every=0)
 
 
@@ -79,6 +87,23 @@ def test_lora_is_peft_merged_into_the_layers(fresh, task):
         plain[name].weight.data = weight.detach()
     again = torch.tensor([list(row) for row in zero_shot(fresh, task, films(6))["scores"]])
     torch.testing.assert_close(again, learnt, rtol=1e-4, atol=1e-4)
+
+
+def test_lora_in_bfloat16_multiplies_in_bfloat16_and_keeps_float32_weights(tokenizer, task):
+    exact, rounded = (build_lm("llama", tokenizer, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    both = [AdaptedReceiver(lm, task, LORA, new_adapter(lm, task, films(6), LORA, seed=1)) for lm in (exact, rounded)]
+    for adapted in both:
+        for name, value in adapted.adapter.named_parameters():
+            torch.nn.init.constant_(value, 0.02 if "lora_B" in name else 0.01)
+    seen = set()
+    for name, module in rounded.model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda _module, args, out: seen.update({args[0].dtype, out.dtype}))
+    torch.testing.assert_close(answers(both[1], films(6)), answers(both[0], films(6)), rtol=0.05, atol=0)
+    loss = AdapterLearner(both[1], films(12), films(6)).loss([0, 1, 2])
+    loss.backward()
+    assert seen == {torch.bfloat16}
+    assert {value.grad.dtype for value in both[1].adapter.parameters()} == {torch.float32}
 
 
 def test_lora_counts_its_own_weights(fresh, task):
