@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from telepathy import parallel
 from telepathy.errors import TelepathyError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # Options of glibc's mallopt, from malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # Options of glibc's mallopt, from malloc.h.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -76,14 +76,14 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones.
+    """Let glibc keep the memory of freed tensors of up to 32 MiB (its limit) for the next ones.
 
-    By default a large tensor's memory goes back to the kernel, which clears it page by page for the next.
+    By default it goes back to the kernel, which clears it page by page for the next.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
