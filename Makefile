@@ -16,7 +16,9 @@ venv: .venv/installed  ## make .venv from requirements.lock
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@# On all cores, which pip would not; some packages hold files that are no Python to compile.
+	@.venv/bin/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
