@@ -324,8 +324,11 @@ def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | Tenso
         rows = torch.as_tensor(tokens, device=weight.device)
         weight, bias = weight[rows], None if bias is None else bias[rows]
     logits = F.linear(_packed(states), weight, bias).float()
-    # Cohere multiplies, Granite divides, Gemma 2 caps.
-    logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    # Cohere multiplies, Granite divides, Gemma 2 caps; for others that would be work over a whole vocabulary.
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
     cap = getattr(config, "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
 

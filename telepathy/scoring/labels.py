@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import Cache
 
 from telepathy.errors import TelepathyError
@@ -149,25 +150,29 @@ def _tails(receiver: LanguageModel, mask: Tensor, cache: Cache, labels: LabelSet
     """Log-likelihood of every label's tokens after its first, ``[batch, n]``."""
     batch = len(mask)
     tails = torch.zeros(batch, len(labels.tokens), device=mask.device)
-    for places, ids, real in _tail_parts(labels, batch, max(1, ROWS // batch), receiver.pad_id, mask.device):
+    for places, ids, real, said in _tail_parts(labels, batch, max(1, ROWS // batch), receiver.pad_id, mask.device):
         seen = torch.cat([mask.repeat_interleave(len(places), 0), real[:, :-1].to(mask.dtype)], dim=1)
-        logits = receiver.model(
+        states = receiver.model.base_model(
             input_ids=ids[:, :-1],
             attention_mask=seen,
             position_ids=positions_of(seen)[:, mask.shape[1] :],
             past_key_values=repeated(cache, len(places)),
             use_cache=True,
-        ).logits
-        log_p = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        tails.index_copy_(1, places, (log_p * real[:, 1:]).sum(-1).view(batch, len(places)))
+        )[0]
+        logits = head_logits(receiver, states.flatten(0, 1).index_select(0, said))
+        losses = F.cross_entropy(logits, ids[:, 1:].flatten().index_select(0, said), reduction="none")
+        log_p = torch.zeros(real[:, 1:].numel(), device=mask.device).index_copy(0, said, -losses)
+        tails.index_copy_(1, places, log_p.view(batch, len(places), -1).sum(-1))
     return tails
 
 
 @cache
 def _tail_parts(
     labels: LabelSet, batch: int, step: int, pad_id: int, device: torch.device
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Labels of several tokens, ``step`` at a time: their places, and tokens and mask of every row.
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Labels of several tokens, ``step`` at a time: their places, tokens and mask of every row, and where tails stand.
+
+    Tails differ in length; ``said`` are the places, in all rows one after another, after which a token follows.
 
     Kept on the device: what a CUDA graph records may not wait for a copy.
     """
@@ -177,7 +182,9 @@ def _tail_parts(
         chunk = long[start : start + step]
         ids, real = pad([labels.tokens[index] for index in chunk], pad_id)
         places = torch.tensor(chunk, device=device)
-        parts.append((places, ids.repeat(batch, 1).to(device), real.repeat(batch, 1).to(device)))
+        ids, real = ids.repeat(batch, 1), real.repeat(batch, 1)
+        said = real[:, 1:].flatten().nonzero().squeeze(1)
+        parts.append((places, ids.to(device), real.to(device), said.to(device)))
     return parts
 
 
