@@ -99,7 +99,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch, and demand deterministic algorithms.
 
     PyTorch then also fills all new memory before something is written there. Nothing here reads it before, and
-    the filling took 5 to 15 % of the time of a job on a CPU, so it is left out.
+    on a CPU the filling takes time (8 and 15 % in profiles of two methods), so it is left out.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)

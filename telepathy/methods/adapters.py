@@ -226,7 +226,8 @@ class AdaptedReceiver:
             return self.adapter.prefixes([rows[row] for row in chosen])
 
         batches = length_batches([len(row) for row in rows], BATCH_TOKENS)
-        return answer(self.lm, self.task, frame, prefixes, batches)
+        with self.adapter.precision():
+            return answer(self.lm, self.task, frame, prefixes, batches)
 
     def answer(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Answer every example.
@@ -235,9 +236,9 @@ class AdaptedReceiver:
             Predictions as `telepathy.scoring.answers.answer` gives them.
         """
         rows = self.prompts(frame)
+        if self.config.answer == "score" or not self.task.labels:
+            return self.scored(frame, rows)
         with self.adapter.precision():
-            if self.config.answer == "score" or not self.task.labels:
-                return self.scored(frame, rows)
             texts = write_after(self.lm, rows, self.config.generated_tokens, self.adapter.prefixes)
         return generated_predictions(self.task, frame, texts, partial(contains_label, labels=self.task.labels))
 

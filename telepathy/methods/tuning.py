@@ -171,8 +171,7 @@ class AdapterLearner:
         if not self.adapted.task.labels:
             loss = self._dev_loss()
             return {"loss": loss, "accuracy": -loss}
-        with self.adapted.adapter.precision():
-            predictions = self.adapted.scored(self.dev, self.dev_prompts)
+        predictions = self.adapted.scored(self.dev, self.dev_prompts)
         names = self.adapted.task.label_names
         gold = torch.tensor([names.index(name) for name in self.dev["label"]])
         scores = torch.from_numpy(np.stack(predictions["scores"].tolist()))
