@@ -81,7 +81,7 @@ def _training(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[d
     learner = BridgeLearner(
         model.bridge, model.receiver, model.task, (states, train), (dev_states, dev), model.side, loss=config.loss
     )
-    optimizer = torch.optim.AdamW(model.bridge.parameters(), lr=0.0)
+    optimizer = torch.optim.AdamW(model.bridge.parameters(), lr=0.0, fused=True)
     examples, weights = records(train), list(model.receiver.model.parameters())
 
     def ours(round_: int) -> None:

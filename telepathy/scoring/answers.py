@@ -19,6 +19,12 @@ from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number
 from telepathy.tasks.spec import Task
 
+BATCH_TOKENS = 2048
+"""Most places of a padded batch of prompts."""
+
+SHARED_BATCH_TOKENS = 16384
+"""Most places of a batch of prompts that share their beginning: it is run once, but every row has its cache."""
+
 Prefixes = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 """Rows of a frame -> input embeddings ``[batch, positions, d]`` (left-padded) and mask."""
 
@@ -67,21 +73,23 @@ def answer_rows_of_tokens(
     """`answer` for prompts given as token rows; like lengths are batched together.
 
     With ``share_beginning`` the tokens with which all rows begin (the solved examples of a few-shot
-    prompt) are run once. Only rows of one length are batched then, so that no padding stands between.
+    prompt) are run once. No padding may stand between them and the rest: it stands at the end, and
+    where a label's further tokens would follow it, only rows of one length are batched.
     """
     base = None if content_free is None else text_prefix(lm, [content_free])
     shared = common_beginning(rows) if share_beginning and task.labels else 0
-    rests = [row[shared:] for row in rows]
+    if not shared:
+        batches = length_batches([len(row) for row in rows], BATCH_TOKENS)
+        return answer(lm, task, frame, lambda chosen: text_prefix(lm, [rows[row] for row in chosen]), batches, base)
 
-    def prefixes(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        embeds, mask = text_prefix(lm, [rests[row] for row in chosen])
+    def rests(chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        embeds, mask = text_prefix(lm, [rows[row][shared:] for row in chosen], side="right")
         return embeds, F.pad(mask, (shared, 0), value=1)
 
-    batches = length_batches([len(row) for row in rests], tokens=2048)
-    if not shared:
-        return answer(lm, task, frame, prefixes, batches, base)
-    batches = [list(group) for batch in batches for _, group in groupby(batch, key=lambda row: len(rests[row]))]
-    return answer(lm, task, frame, prefixes, batches, base, beginning(lm, rows[0][:shared]))
+    batches = length_batches([len(row) for row in rows], SHARED_BATCH_TOKENS)
+    if max(map(len, LabelSet.of(lm, task).tokens)) > 1:
+        batches = [list(group) for batch in batches for _, group in groupby(batch, key=lambda row: len(rows[row]))]
+    return answer(lm, task, frame, rests, batches, base, beginning(lm, rows[0][:shared]))
 
 
 def common_beginning(rows: Sequence[Sequence[int]]) -> int:

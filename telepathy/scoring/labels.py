@@ -78,7 +78,8 @@ def label_log_likelihoods(
 
     Args:
         receiver: frozen causal LM of width ``d``.
-        prefix: input embeddings ``[batch, positions, d]``, left-padded, first real position the BOS.
+        prefix: input embeddings ``[batch, positions, d]``, left-padded, first real position the BOS. Behind
+            ``past`` padding would stand between; where every label has one token it may stand at the end.
         mask: 1 at real positions, ``[batch, positions]``; those of ``past`` first where it is given.
         labels: ``n`` verbalisers.
         past: key-value cache of one sequence that stands before every prefix (`beginning`).
@@ -117,7 +118,7 @@ def label_scores(
         past_key_values=None if past is None else repeated(past, len(mask)),
         use_cache=several or past is not None,
     )
-    first, last = _first_tokens(labels, mask.device), out.last_hidden_state[:, -1]
+    first, last = _first_tokens(labels, mask.device), last_real(out.last_hidden_state, mask)
     if relative:
         scores = head_logits(receiver, last, first)
     else:
@@ -125,6 +126,17 @@ def label_scores(
     if several:
         scores = scores + _tails(receiver, mask, out.past_key_values, labels)
     return scores
+
+
+def last_real(states: Tensor, mask: Tensor) -> Tensor:
+    """State at the last real place of every row, whichever side is padded, ``[batch, d]``.
+
+    Args:
+        states: of the last places that the mask covers, ``[batch, positions, d]``.
+        mask: 1 at real positions.
+    """
+    padding = mask.flip(1).argmax(1)
+    return states[torch.arange(len(states), device=states.device), states.shape[1] - 1 - padding]
 
 
 @cache
@@ -188,8 +200,8 @@ def _tail_parts(
     return parts
 
 
-def text_prefix(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Embed token rows, left-padded: prefix ``[batch, positions, d]`` and mask ``[batch, positions]``."""
-    ids, mask = pad(rows, lm.pad_id, side="left")
+def text_prefix(lm: LanguageModel, rows: Sequence[Sequence[int]], side: str = "left") -> tuple[Tensor, Tensor]:
+    """Embed token rows, padded on a side: prefix ``[batch, positions, d]`` and mask ``[batch, positions]``."""
+    ids, mask = pad(rows, lm.pad_id, side=side)
     ids, mask = ids.to(lm.compute.device), mask.to(lm.compute.device)
     return lm.embed(ids), mask

@@ -152,7 +152,7 @@ def fit(
     """
     module = learner.trainable
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     mark = fingerprint([asdict(config), seed, identity])
     state: dict[str, Any] = {
         "step": 0,

@@ -155,6 +155,16 @@ def test_labels_after_a_shared_beginning_score_as_in_whole_forward_passes(family
     torch.testing.assert_close(found, torch.tensor(expected), **CLOSE)
 
 
+def test_padding_at_the_end_leaves_labels_of_one_token_as_they_are_after_a_shared_beginning(family):
+    start, rests = [1, 33, 34, 35, 36, 37], [prompt[1:] for prompt in PROMPTS]
+    labels = LabelSet(("a", "b"), ((50,), (70,)))
+    prefix, mask = text_prefix(family, rests, side="right")
+    mask = torch.cat([torch.ones(len(rests), len(start), dtype=torch.long), mask], dim=1)
+    found = label_log_likelihoods(family, prefix, mask, labels, beginning(family, start))
+    expected = [[log_likelihood(family, start + rest, row) for row in labels.tokens] for rest in rests]
+    torch.testing.assert_close(found, torch.tensor(expected), **CLOSE)
+
+
 def test_the_loss_is_that_of_whole_forward_passes_and_reaches_the_prefix(family):
     prefix, mask = text_prefix(family, PROMPTS)
     prefix = prefix.detach().requires_grad_()

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from telepathy.errors import TelepathyError
+from telepathy.scoring import answers as answers_module
 from telepathy.scoring import labels as labels_module
 from telepathy.scoring.answers import (
     answer,
@@ -264,12 +265,29 @@ def test_answers_come_back_in_the_order_of_the_examples(llama, make_task, rows):
     torch.testing.assert_close(scores, slow_scores(llama, rows, labels), **CLOSE)
 
 
-def test_a_shared_beginning_does_not_change_a_score(lm, make_task, rows):
+@pytest.mark.parametrize("several", [True, False])
+def test_a_shared_beginning_does_not_change_a_score(lm, make_task, rows, several, monkeypatch):
+    labels = LabelSet(("negative", "positive"), ((60, 61), (62,)) if several else ((60,), (62,)))
+    monkeypatch.setattr(LabelSet, "of", classmethod(lambda *_: labels))
     start = [1, 80, 81, 82, 83, 84]
     prompts = [start + row[1:] for row in rows]
     found = answer_rows_of_tokens(lm, make_task(), frame(GOLD), prompts, share_beginning=True)
-    expected = slow_scores(lm, prompts, LabelSet.of(lm, make_task()))
-    torch.testing.assert_close(torch.tensor(np.stack(found["scores"])), expected, **CLOSE)
+    torch.testing.assert_close(torch.tensor(np.stack(found["scores"])), slow_scores(lm, prompts, labels), **CLOSE)
+
+
+def test_prompts_that_begin_alike_are_batched_whatever_their_lengths(llama, make_task, rows, monkeypatch):
+    labels, sizes = LabelSet(("negative", "positive"), ((60,), (62,))), []
+    monkeypatch.setattr(LabelSet, "of", classmethod(lambda *_: labels))
+
+    def scored(_lm, prefix, mask, labels, past):
+        sizes.append(len(mask))
+        return torch.zeros(len(mask), len(labels.names))
+
+    monkeypatch.setattr(answers_module, "label_log_likelihoods", scored)
+    answer_rows_of_tokens(llama, make_task(), frame(GOLD), rows, share_beginning=True)
+    monkeypatch.setattr(answers_module, "SHARED_BATCH_TOKENS", 2 * max(map(len, rows)))
+    answer_rows_of_tokens(llama, make_task(), frame(GOLD), rows, share_beginning=True)
+    assert sizes == [3, 2, 1]
 
 
 def test_a_content_free_prompt_calibrates(llama, make_task, rows):
