@@ -6,6 +6,8 @@ PYTHON ?= python3
 CORES ?= all
 STUDY ?= demo
 SNAKEMAKE := .venv/bin/snakemake
+IMPORTS := import snakemake.cli, peft, pyarrow.parquet, seaborn, sklearn.linear_model, sklearn.pipeline, \
+	telepathy.methods.bridge; from transformers import Gemma3ForCausalLM, LlamaForCausalLM
 export PYTHONDONTWRITEBYTECODE := 1
 
 help:  ## list the targets
@@ -17,9 +19,10 @@ venv: .venv/installed  ## make .venv from requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	@# On all cores, which pip would not; some packages hold files that are no Python to compile.
-	@.venv/bin/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# What jobs import is compiled by importing it once: pip would compile all there is, on one core. Some containers
+	@# keep Python from writing what it compiled, and then every job would compile it anew.
+	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c "$(IMPORTS)"
 	@touch $@
 
 demo: .venv/installed  ## train bridges between two small models and print the table (minutes)
