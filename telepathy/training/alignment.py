@@ -87,14 +87,16 @@ class AlignmentLearner(ABC):
 
 
 class LabelAlignment(AlignmentLearner):
-    """Candidates are the task's labels: all soft tokens together point at the tokens of one, counted round."""
+    """Candidates are the task's labels: all soft tokens together point at the tokens of one, again and again.
+
+    The last of them points at the label's last token: the receiver, which goes on with what repeats, begins anew.
+    """
 
     def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
         super().__init__(learner, embeddings, sharpness)
         assert learner.labels is not None
-        places = torch.arange(learner.bridge.config.soft_tokens)
-        tokens = torch.stack([torch.tensor(label)[places % len(label)] for label in learner.labels.tokens])
-        self.labels = self.directions(tokens)
+        k = learner.bridge.config.soft_tokens
+        self.labels = self.directions(torch.tensor([repeated_line(label, k) for label in learner.labels.tokens]))
         place = {name: index for index, name in enumerate(learner.labels.names)}
         frames = {"train": learner.train, "dev": learner.dev}
         self._gold = {split: torch.tensor([place[name] for name in frame["label"]]) for split, frame in frames.items()}

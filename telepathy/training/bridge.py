@@ -110,8 +110,10 @@ def answer_loss(
         prefix: input embeddings ``[batch, positions, d]``, left-padded.
         mask: 1 at real positions, ``[batch, positions]``; those of ``past`` first where it is given.
         rows: answer tokens of every example.
-        labels: if given, each token competes only with the tokens that some label has at that
-            place after the same beginning; otherwise with the whole vocabulary.
+        labels: if given, an answer's first token competes with the labels' first tokens alone: what the vocabulary
+            takes from all labels alike plays no part in the choice among them. Later tokens compete with the
+            vocabulary, as they are scored (`label_log_likelihoods`). So the loss is never below the cross-entropy
+            of that choice, and is equal to it where every label has one token.
         past: key-value cache of one sequence that stands before every prefix.
     """
     ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
@@ -125,27 +127,13 @@ def answer_loss(
         use_cache=False,
     )[0][:, -ids.shape[1] :]
     if labels is None:
-        logits, targets = head_logits(receiver, states), ids
-    else:
-        tokens = sorted({token for row in (*labels.tokens, *rows) for token in row})
-        logits = head_logits(receiver, states, tokens) + _only_labels(rows, labels, tokens, states)
-        targets = torch.searchsorted(torch.tensor(tokens, device=ids.device), ids.clamp(max=tokens[-1]))
-    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return torch.where(real.bool(), losses, 0.0).sum() / len(rows)
-
-
-def _only_labels(rows: Sequence[Sequence[int]], labels: LabelSet, tokens: Sequence[int], states: Tensor) -> Tensor:
-    """Minus infinity wherever no label continues that way, ``[batch, places, tokens]``."""
-    barred = torch.zeros(*states.shape[:2], len(tokens))
-    column = {token: place for place, token in enumerate(tokens)}
-    for row, answer in enumerate(rows):
-        for place in range(len(answer)):
-            start = tuple(answer[:place])
-            allowed = {label[place] for label in labels.tokens if len(label) > place and label[:place] == start}
-            if allowed:
-                barred[row, place] = -torch.inf
-                barred[row, place, [column[token] for token in allowed]] = 0.0
-    return barred.to(states.device)
+        losses = F.cross_entropy(head_logits(receiver, states).transpose(1, 2), ids, reduction="none")
+        return torch.where(real.bool(), losses, 0.0).sum() / len(rows)
+    first, later = sorted({label[0] for label in labels.tokens}), real[:, 1:].bool()
+    chosen = torch.searchsorted(torch.tensor(first, device=ids.device), ids[:, 0])
+    loss = F.cross_entropy(head_logits(receiver, states[:, 0], first), chosen, reduction="sum")
+    tails = head_logits(receiver, states[:, 1:][later])
+    return (loss + F.cross_entropy(tails, ids[:, 1:][later], reduction="sum")) / len(rows)
 
 
 class BridgeLearner:

@@ -16,7 +16,7 @@ from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
-from telepathy.scoring.labels import LabelSet, text_prefix
+from telepathy.scoring.labels import LabelSet, label_log_likelihoods, text_prefix
 from telepathy.training import loop
 from telepathy.training.alignment import SHARPNESS, AnswerAlignment, LabelAlignment, alignment_learner, repeated_line
 from telepathy.training.bridge import (
@@ -46,23 +46,16 @@ def logits_after(lm, ids):
         return lm.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
 
 
-def slow_loss(lm, prompts, answers, competitors=None):
-    """One whole forward pass for every token of every answer."""
+def slow_loss(lm, prompts, answers, first=None):
+    """One whole forward pass for every token of every answer; ``first``: all that the first token competes with."""
     total = 0.0
     for prompt, row in zip(prompts, answers):
         for place, token in enumerate(row):
             logits = logits_after(lm, [*prompt, *row[:place]])
-            if competitors is not None:
-                logits = logits[competitors(row[:place])]
-                token = competitors(row[:place]).index(token)
+            if first is not None and place == 0:
+                logits, token = logits[first], first.index(token)
             total -= float(torch.log_softmax(logits, dim=0)[token])
     return total / len(answers)
-
-
-def continuations(start):
-    """Tokens with which some label goes on after ``start``."""
-    rows = [row for row in LABELS.tokens if list(row[: len(start)]) == list(start) and len(row) > len(start)]
-    return sorted({row[len(start)] for row in rows})
 
 
 def test_the_loss_is_the_cross_entropy_of_the_answers(lm):
@@ -70,15 +63,29 @@ def test_the_loss_is_the_cross_entropy_of_the_answers(lm):
     assert loss.item() == pytest.approx(slow_loss(lm, PREFIXES, ANSWERS), rel=1e-4)
 
 
-def test_with_labels_each_token_competes_with_those_of_labels_that_began_alike(lm):
+def test_with_labels_the_first_token_competes_with_first_tokens_and_the_rest_with_the_vocabulary(lm):
     loss = answer_loss(lm, *text_prefix(lm, PREFIXES), ANSWERS, LABELS)
-    assert loss.item() == pytest.approx(slow_loss(lm, PREFIXES, ANSWERS, continuations), rel=1e-4, abs=1e-5)
+    assert loss.item() == pytest.approx(slow_loss(lm, PREFIXES, ANSWERS, [50, 51, 60]), rel=1e-4)
 
 
-def test_with_labels_the_losses_are_those_of_a_distribution_over_labels(lm):
-    prefix, mask = text_prefix(lm, PREFIXES[:1])
-    losses = [answer_loss(lm, prefix, mask, [row], LABELS).item() for row in LABELS.tokens]
-    assert sum(math.exp(-loss) for loss in losses) == pytest.approx(1, rel=1e-4)
+def choice_loss(lm, prompt, row, labels):
+    """Cross-entropy of the choice that scoring makes."""
+    scores = label_log_likelihoods(lm, *text_prefix(lm, [prompt]), labels)[0].double()
+    return -float(scores.log_softmax(0)[labels.tokens.index(tuple(row))])
+
+
+@pytest.mark.parametrize("prompt", PREFIXES)
+def test_with_labels_the_loss_is_never_below_that_of_the_choice_among_labels(lm, prompt):
+    for row in LABELS.tokens:
+        loss = answer_loss(lm, *text_prefix(lm, [prompt]), [row], LABELS).item()
+        assert loss >= choice_loss(lm, prompt, row, LABELS) - 1e-4
+
+
+def test_of_labels_of_one_token_the_loss_is_that_of_the_choice(lm):
+    labels = LabelSet(("a", "b", "c"), ((50,), (60,), (51,)))
+    for row in labels.tokens:
+        loss = answer_loss(lm, *text_prefix(lm, PREFIXES[:1]), [row], labels).item()
+        assert loss == pytest.approx(choice_loss(lm, PREFIXES[0], row, labels), rel=1e-4, abs=1e-5)
 
 
 def test_the_loss_is_a_mean_over_examples(llama):
@@ -386,13 +393,13 @@ def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
     assert metrics["cosine"] == pytest.approx(sum(right) / len(right), rel=1e-4)
 
 
-def test_soft_tokens_point_at_the_labels_tokens_in_turn(data, lm):
+def test_soft_tokens_point_at_the_labels_tokens_again_and_again_up_to_the_last(data, lm):
     learning = learner(data, lm)
     learning.labels = LabelSet(("negative", "positive"), ((50, 60, 61), (51, 70)))
     learning.bridge.config = replace(learning.bridge.config, soft_tokens=5)
     mean = torch.randn(32)
     directions = LabelAlignment(learning, mean.unsqueeze(0)).labels
-    for label, turns in enumerate(((50, 60, 61, 50, 60), (51, 70, 51, 70, 51))):
+    for label, turns in enumerate(((60, 61, 50, 60, 61), (70, 51, 70, 51, 70))):
         for place, token in enumerate(turns):
             away = lm.embed(torch.tensor(token)) - mean
             torch.testing.assert_close(directions[label, place], away / away.norm())
