@@ -112,8 +112,8 @@ def answer_loss(
         rows: answer tokens of every example.
         labels: if given, an answer's first token competes with the labels' first tokens alone: what the vocabulary
             takes from all labels alike plays no part in the choice among them. Later tokens compete with the
-            vocabulary, as they are scored (`label_log_likelihoods`). So the loss is never below the cross-entropy
-            of that choice, and is equal to it where every label has one token.
+            vocabulary, as they are scored (`label_log_likelihoods`). Where no label begins another, the loss is never
+            below the cross-entropy of that choice; where every label has one token, it is equal to it.
         past: key-value cache of one sequence that stands before every prefix.
     """
     ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
