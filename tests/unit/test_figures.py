@@ -256,6 +256,15 @@ draw_confusion(files, {"moods": ["negative", "positive"]}, names, folder + "/a.p
     assert not re.search(rb"<dc:date>", made[0][1])
 
 
+def test_places_in_a_figure_have_no_digits_that_another_process_would_round_otherwise(study, drawn):
+    # matplotlib's layout is solved in the order of addresses in memory, and an SVG's ids are hashes of all digits.
+    figure = drawn(draw_accuracy, study.folder / "statistics.csv", study.folder / "summary.csv", study.names)
+    assert len(figure.axes) > 1
+    for axes in figure.axes:
+        places = axes.get_position(original=True).get_points()
+        np.testing.assert_array_equal(places, np.round(places, 6))
+
+
 def test_every_figure_has_a_caption_of_one_paragraph():
     captions = Path(style.__file__).parents[1] / "captions"
     for path in captions.glob("*.rst"):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from telepathy.files import atomic_path
 from telepathy.report.text import Names
@@ -47,10 +49,24 @@ def drawing(pdf: str | Path, svg: str | Path, size: tuple[float, float]) -> Iter
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         yield figure
+        _settle(figure)
         with atomic_path(pdf) as partial:
             figure.savefig(partial, format="pdf", bbox_inches="tight", metadata={"CreationDate": None})
         with atomic_path(svg) as partial:
             figure.savefig(partial, format="svg", bbox_inches="tight", metadata={"Date": None})
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once, to a millionth of its size.
+
+    The solver of matplotlib's layout rounds in another order in every process, and ids in an SVG are hashes of all
+    digits.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        corners = axes.get_position(original=True).get_points()
+        axes.set_position(Bbox(np.round(corners, 6)))
 
 
 def say(axes: Axes, note: str) -> None:
