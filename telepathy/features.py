@@ -50,7 +50,15 @@ def encode_task(
         target: folder to make.
         layers: hidden-state indices kept for every token.
         pooled_layers: hidden-state indices kept as mean and last state only.
+
+    Raises:
+        TelepathyError: if no layer is to be kept.
     """
+    if not layers and not pooled_layers:
+        raise TelepathyError(
+            f"No layer of {sender.name} is to be kept for task {task.name}: no method of the study reads this model "
+            "there, so name one that does."
+        )
     with parallel.written_together(target) as partial:
         splits_index: dict[str, Any] = {}
         index: dict[str, Any] = {

@@ -177,3 +177,9 @@ def test_a_batch_could_not_take_the_next_row_as_well(lengths, tokens):
 def test_batches_go_from_short_to_long(lengths, tokens):
     ordered = [lengths[row] for batch in length_batches(lengths, tokens) for row in batch]
     assert np.all(np.diff(ordered) >= 0)
+
+
+def test_a_model_that_nothing_reads_is_refused_with_its_name(llama, task, tmp_path):
+    with pytest.raises(TelepathyError, match=r"No layer of llama is to be kept for task films: .* name one that does"):
+        encode_task(llama, task, SPLITS, tmp_path / "features", layers=[])
+    assert not (tmp_path / "features").exists()
