@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from telepathy.models.loading import pad
 from telepathy.training.bridge import BridgeLearner
 
+PULL = 0.2  # More of it makes soft tokens easier to read, and costs some of the choice between labels.
 SHARPNESS = 10.0  # Cosines are multiplied by it in the end: of two labels at right angles one can then win clearly.
 
 
@@ -49,8 +51,12 @@ class AlignmentLearner(ABC):
         return F.normalize(self.learner.receiver.embed(tokens.to(self.mean.device)).float() - self.mean, dim=-1)
 
     @abstractmethod
-    def scores(self, soft_tokens: Tensor) -> Tensor:
-        """Likeness of soft tokens ``[batch, k, d_receiver]`` to every candidate, ``[batch, ..., candidates]``."""
+    def scores(self, pointing: Tensor) -> Tensor:
+        """Likeness of soft tokens to every candidate, ``[batch, ..., candidates]``.
+
+        Args:
+            pointing: of the soft tokens, ``[batch, k, d_receiver]``.
+        """
 
     @abstractmethod
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
@@ -60,15 +66,26 @@ class AlignmentLearner(ABC):
         """Sharpen likeness as is due once this share of the steps is taken."""
         self.sharpness = SHARPNESS * (self.first_sharpness / SHARPNESS) ** (1 - share)
 
-    def loss(self, rows: Sequence[int]) -> Tensor:
-        """Cross-entropy of the sharpened likeness against what is right."""
-        scores = self.scores(self.learner.training_tokens(rows))
-        gold = self.gold("train", rows).to(scores.device)
-        return _cross_entropy(self.sharpness * scores, gold) + self.distance(scores, gold)
+    def pointing(self, soft_tokens: Tensor) -> Tensor:
+        """Where soft tokens point from the mean embedding: unit vectors of the same shape."""
+        return F.normalize(soft_tokens - self.mean, dim=-1)
 
-    def distance(self, scores: Tensor, gold: Tensor) -> Tensor | float:
-        """How far soft tokens are from what is right, whatever else is near; 0 where that need not be."""
-        return 0.0
+    def loss(self, rows: Sequence[int]) -> Tensor:
+        """Cross-entropy of the sharpened likeness against what is right, and `beside`."""
+        pointing = self.pointing(self.learner.training_tokens(rows))
+        gold = self.gold("train", rows).to(pointing.device)
+        scores = self.scores(pointing)
+        return _cross_entropy(self.sharpness * scores, gold) + self.beside(pointing, scores, gold)
+
+    @abstractmethod
+    def beside(self, pointing: Tensor, scores: Tensor, gold: Tensor) -> Tensor | float:
+        """What is asked of soft tokens beside the choice of the right candidate.
+
+        Args:
+            pointing: of the soft tokens, ``[batch, k, d_receiver]``.
+            scores: their likeness to every candidate.
+            gold: the right candidates, ``[batch, ...]``.
+        """
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -77,7 +94,7 @@ class AlignmentLearner(ABC):
         """
         losses, hits, cosines = 0.0, 0, 0.0
         for rows in self.learner.dev_batches:
-            scores = self.scores(self.learner.soft_tokens(self.learner.dev_states, rows)).cpu()
+            scores = self.scores(self.pointing(self.learner.soft_tokens(self.learner.dev_states, rows))).cpu()
             gold = self.gold("dev", rows)
             losses += float(_cross_entropy(SHARPNESS * scores, gold)) * len(rows)
             hits += int((scores.argmax(-1) == gold).reshape(len(rows), -1).all(1).sum())
@@ -90,21 +107,42 @@ class LabelAlignment(AlignmentLearner):
     """Candidates are the task's labels: all soft tokens together point at the tokens of one, again and again.
 
     The last of them points at the label's last token: the receiver, which goes on with what repeats, begins anew.
+    For the choice alone, all soft tokens might point halfway between a label's tokens; a receiver could then not
+    tell which follows which. So where labels have several tokens, each soft token must also be nearer to its own than
+    to the label's others, and is drawn to it: after the first token of a label the whole vocabulary competes, and what
+    is far from all words is read as none of them.
     """
 
     def __init__(self, learner: BridgeLearner, embeddings: Tensor, sharpness: float = SHARPNESS):
         super().__init__(learner, embeddings, sharpness)
         assert learner.labels is not None
         k = learner.bridge.config.soft_tokens
-        self.labels = self.directions(torch.tensor([repeated_line(label, k) for label in learner.labels.tokens]))
+        lines = [repeated_line(label, k) for label in learner.labels.tokens]
+        own = [sorted(set(line)) for line in lines]
+        self.labels = self.directions(torch.tensor(lines))
+        words, self.real = pad(own, own[0][0])
+        self.words = self.directions(words)
+        self.turns = torch.tensor([[tokens.index(token) for token in line] for tokens, line in zip(own, lines)])
         place = {name: index for index, name in enumerate(learner.labels.names)}
         frames = {"train": learner.train, "dev": learner.dev}
         self._gold = {split: torch.tensor([place[name] for name in frame["label"]]) for split, frame in frames.items()}
 
-    def scores(self, soft_tokens: Tensor) -> Tensor:
+    def scores(self, pointing: Tensor) -> Tensor:
         """Mean cosine over the soft tokens with every label, ``[batch, labels]``."""
-        pointing = F.normalize(soft_tokens - self.mean, dim=-1)
         return torch.einsum("bkd,nkd->bn", pointing, self.labels) / pointing.shape[1]
+
+    def beside(self, pointing: Tensor, scores: Tensor, gold: Tensor) -> Tensor | float:
+        """Cross-entropy of the choice, at every place, of the right one of the label's tokens, and a pull towards it.
+
+        0 where every label has one token.
+        """
+        if self.words.shape[1] == 1:
+            return 0.0
+        cosines = torch.einsum("bkd,bnd->bkn", pointing, self.words[gold])
+        absent = ~self.real.to(gold.device)[gold].bool().unsqueeze(1)
+        turns = self.turns.to(gold.device)[gold]
+        choice = _cross_entropy((self.sharpness * cosines).masked_fill(absent, -torch.inf), turns)
+        return choice + PULL * (1 - right_scores(scores, gold).mean())
 
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
         """Places of the right labels, ``[batch]``."""
@@ -131,13 +169,13 @@ class AnswerAlignment(AlignmentLearner):
             for split, rows in answers.items()
         }
 
-    def distance(self, scores: Tensor, gold: Tensor) -> Tensor:
+    def beside(self, pointing: Tensor, scores: Tensor, gold: Tensor) -> Tensor:
         """One minus the mean cosine of the soft tokens with their right tokens."""
         return 1 - right_scores(scores, gold).mean()
 
-    def scores(self, soft_tokens: Tensor) -> Tensor:
+    def scores(self, pointing: Tensor) -> Tensor:
         """Cosine of every soft token with every token, ``[batch, k, tokens]``."""
-        return F.normalize(soft_tokens - self.mean, dim=-1) @ self.tokens.T
+        return pointing @ self.tokens.T
 
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
         """Places of the right tokens, ``[batch, k]``."""

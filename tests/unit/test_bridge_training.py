@@ -405,6 +405,40 @@ def test_soft_tokens_point_at_the_labels_tokens_again_and_again_up_to_the_last(d
             torch.testing.assert_close(directions[label, place], away / away.norm())
 
 
+def test_each_soft_token_is_told_from_the_other_tokens_of_its_label_and_drawn_to_its_own(data, lm):
+    learning, mean = learner(data, lm), torch.randn(32)
+    learning.labels = LabelSet(("negative", "positive"), ((50, 61), (70,)))
+    learning.bridge.config = replace(learning.bridge.config, soft_tokens=2)
+    lines = {"negative": [50, 61], "positive": [70, 70]}
+    alignment = LabelAlignment(learning, mean.unsqueeze(0), 20.0)
+    away = {token: lm.embed(torch.tensor(token)) - mean for token in (50, 61, 70)}
+    losses = []
+    for row in range(6):
+        with torch.no_grad():
+            soft = learning.bridge(*learning.states.batch([row]))[0] - mean
+        likeness = {
+            name: 20 * sum(F.cosine_similarity(soft[place], away[line[place]], dim=0) for place in range(2)) / 2
+            for name, line in lines.items()
+        }
+        name = data.frame("train")["label"].iloc[row]
+        choice = torch.stack([likeness["negative"], likeness["positive"]])
+        loss = F.cross_entropy(choice, torch.tensor(["negative", "positive"].index(name)))
+        for place, token in enumerate(lines[name]):
+            own = sorted(set(lines[name]))
+            near = torch.stack([20 * F.cosine_similarity(soft[place], away[other], dim=0) for other in own])
+            loss = loss + F.cross_entropy(near, torch.tensor(own.index(token))) / 2
+        losses.append(loss + 0.2 * (1 - likeness[name] / 20))
+    assert {*data.frame("train")["label"].iloc[:6]} == {"negative", "positive"}
+    assert alignment.loss(range(6)).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+def test_alignment_of_labels_of_one_token_is_the_choice_between_them_alone(data, lm):
+    learning = learner(data, lm)
+    learning.labels = LabelSet(("negative", "positive"), ((50,), (70,)))
+    alignment = LabelAlignment(learning, torch.randn(1, 32))
+    assert alignment.beside(torch.randn(3, 4, 32), torch.rand(3, 2), torch.tensor([0, 1, 1])) == 0
+
+
 @pytest.fixture
 def numbers(data, lm):
     """A learner of two soft tokens whose answers are not labels but rows of tokens, its alignment, and the mean."""
