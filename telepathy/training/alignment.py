@@ -120,9 +120,10 @@ class LabelAlignment(AlignmentLearner):
         lines = [repeated_line(label, k) for label in learner.labels.tokens]
         own = [sorted(set(line)) for line in lines]
         self.labels = self.directions(torch.tensor(lines))
-        words, self.real = pad(own, own[0][0])
+        words, real = pad(own, own[0][0])
+        turns = torch.tensor([[tokens.index(token) for token in line] for tokens, line in zip(own, lines)])
         self.words = self.directions(words)
-        self.turns = torch.tensor([[tokens.index(token) for token in line] for tokens, line in zip(own, lines)])
+        self.absent, self.turns = ~real.bool().to(self.mean.device), turns.to(self.mean.device)
         place = {name: index for index, name in enumerate(learner.labels.names)}
         frames = {"train": learner.train, "dev": learner.dev}
         self._gold = {split: torch.tensor([place[name] for name in frame["label"]]) for split, frame in frames.items()}
@@ -139,10 +140,8 @@ class LabelAlignment(AlignmentLearner):
         if self.words.shape[1] == 1:
             return 0.0
         cosines = torch.einsum("bkd,bnd->bkn", pointing, self.words[gold])
-        absent = ~self.real.to(gold.device)[gold].bool().unsqueeze(1)
-        turns = self.turns.to(gold.device)[gold]
-        choice = _cross_entropy((self.sharpness * cosines).masked_fill(absent, -torch.inf), turns)
-        return choice + PULL * (1 - right_scores(scores, gold).mean())
+        likeness = (self.sharpness * cosines).masked_fill(self.absent[gold].unsqueeze(1), -torch.inf)
+        return _cross_entropy(likeness, self.turns[gold]) + PULL * (1 - right_scores(scores, gold).mean())
 
     def gold(self, split: str, rows: Sequence[int]) -> Tensor:
         """Places of the right labels, ``[batch]``."""
