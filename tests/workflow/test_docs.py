@@ -129,10 +129,19 @@ def test_the_defaults_that_a_tasks_schema_tells_are_those_of_tasks():
             assert told[field.name]["default"] == default, field.name
 
 
+def sections(document):
+    """Anchors of a document's headings, as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document):
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text())
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text())
+    targets = [(document.parent / link if link else document, anchor) for link, anchor in links]
+    assert [path for path, _ in targets if not path.exists()] == []
+    assert [anchor for path, anchor in targets if anchor and anchor not in sections(path)] == []
 
 
 @pytest.mark.parametrize("name", ["own_task"])
