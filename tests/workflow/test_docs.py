@@ -175,7 +175,7 @@ def accuracy_cells(text):
     return found
 
 
-@pytest.mark.parametrize("study", ["tokens", "ladder", "ablation"])
+@pytest.mark.parametrize("study", ["tokens", "unseen", "ladder", "ablation"])
 def test_the_accuracy_tables_of_the_recipe_are_those_of_their_results(study):
     summary, text = recipe(study)
     titles = {
