@@ -130,7 +130,7 @@ def answer_loss(
         losses = F.cross_entropy(head_logits(receiver, states).transpose(1, 2), ids, reduction="none")
         return torch.where(real.bool(), losses, 0.0).sum() / len(rows)
     first, later = sorted({label[0] for label in labels.tokens}), real[:, 1:].bool()
-    chosen = torch.searchsorted(torch.tensor(first, device=ids.device), ids[:, 0])
+    chosen = torch.searchsorted(torch.tensor(first, device=ids.device), ids[:, 0].contiguous())
     loss = F.cross_entropy(head_logits(receiver, states[:, 0], first), chosen, reduction="sum")
     tails = head_logits(receiver, states[:, 1:][later])
     return (loss + F.cross_entropy(tails, ids[:, 1:][later], reduction="sum")) / len(rows)
