@@ -230,6 +230,17 @@ def contrast(one, other):
 
 
 @browsed
+def test_wide_tables_scroll_in_their_place_and_the_page_does_not(opened):
+    before = opened.get_window_size()
+    opened.set_window_size(520, 800)
+    page, table = opened.execute_script(
+        "const wider = e => e.scrollWidth - e.clientWidth;"
+        "return [wider(document.documentElement), Math.max(...[...document.querySelectorAll('.scroll')].map(wider))]"
+    )
+    opened.set_window_size(before["width"], before["height"])
+    assert page == 0 and table > 0
+
+
 def test_every_control_has_a_name_and_every_table_a_caption(opened):
     controls = opened.find_elements(By.CSS_SELECTOR, "button, select, input")
     names = [part.accessible_name for part in controls if part.is_displayed()]
