@@ -19,16 +19,16 @@ from telepathy.report.tables import cells
 
 
 def show(folder: Path, console: Console) -> None:
-    """Print the classification table (of reasoning, where there is none), costs, verdicts and which files to open.
+    """Print the classification table (that of reasoning where it has no row), costs, verdicts and which files to open.
 
     Raises:
         TelepathyError: if the study has no table yet.
     """
     tables = [folder / "tables" / f"{name}.csv" for name in ("table1_classification", "table2_reasoning")]
-    csv = next(filter(Path.is_file, tables), tables[0])
-    if not csv.is_file():
-        raise TelepathyError(f"{csv} does not exist yet: run snakemake {csv} first.")
-    frame = pd.read_csv(csv)
+    made = [frame for frame in map(pd.read_csv, filter(Path.is_file, tables)) if len(frame)]
+    if not made:
+        raise TelepathyError(f"{tables[0]} does not exist yet: run snakemake {tables[0]} first.")
+    frame = made[0]
     tasks = {task: task for task in frame["task"].unique()}
     table = Table(title=f"Accuracy in percent, {folder}")
     for column in ("method", "k", *tasks):

@@ -45,7 +45,8 @@ def _accuracies(tables: Path) -> str:
     baselines = tables / "table3_baselines.csv"
     first = "table3_baselines" if baselines.is_file() else "table1_classification"
     names = (first, "table6_ablations", "table2_reasoning")
-    there = [path for path in (tables / f"{name}.csv" for name in names) if path.is_file()]
+    paths = [tables / f"{name}.csv" for name in names]
+    there = [path for path in paths if path.is_file() and len(pd.read_csv(path))]
     return "\n\n".join(map(_table, there or [_made(tables / "table1_classification.csv")]))
 
 
