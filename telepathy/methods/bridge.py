@@ -1,7 +1,6 @@
 """The bridge as a method: train one from cached features, answer the test examples with it."""
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
 from telepathy.training.alignment import alignment_learner
 from telepathy.training.bridge import BridgeLearner, ReceiverSide
-from telepathy.training.loop import TrainingConfig, fit
+from telepathy.training.loop import Stopwatch, TrainingConfig, fit
 
 STATISTICS_EXAMPLES = 512  # Training examples from which a bridge takes the features' means and scales.
 
@@ -108,14 +107,14 @@ def train_bridge(
         diversity=settings["diversity"],
         input_dropout=settings["input_dropout"],
     )
-    started = time.perf_counter()
+    stopwatch = Stopwatch()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
     identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
     first = alignment_steps(settings)
-    aligned = _align(learner, embeddings, {**settings, "steps": first}, seed, identity, checkpoints) if first else []
+    aligning = {**settings, "steps": first}
+    aligned = _align(learner, embeddings, aligning, seed, identity, checkpoints, stopwatch) if first else []
     config = TrainingConfig(**take(TrainingConfig, {**settings, "steps": settings["steps"] - first}))
-    history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned))
-    seconds = time.perf_counter() - started
+    history = fit(learner, config, seed, identity, checkpoints, say, score_start=bool(aligned), stopwatch=stopwatch)
     if not parallel.is_main():
         return
     bridge.save_pretrained(
@@ -132,7 +131,7 @@ def train_bridge(
         training={"seed": seed, "settings": dict(settings), "examples": len(train)},
     )
     parameters = sum(parameter.numel() for parameter in bridge.parameters())
-    write_training(target, data.task, dev, history, seconds, parameters, receiver.compute, alignment=aligned)
+    write_training(target, data.task, dev, history, stopwatch.seconds, parameters, receiver.compute, alignment=aligned)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -149,13 +148,14 @@ def _align(
     seed: int,
     identity: Any,
     checkpoints: str | Path | None,
+    stopwatch: Stopwatch,
 ) -> list[dict[str, float]]:
     """Train on the words of the answers alone and return the history."""
     own = {"batch_size": settings["alignment_batch_size"], "learning_rate": settings["alignment_rate"], "keep": "last"}
     config = TrainingConfig(**{**take(TrainingConfig, settings), **own})
     folder = None if checkpoints is None else Path(checkpoints) / "alignment"
     alignment = alignment_learner(learner, embeddings, settings["alignment_sharpness"])
-    return fit(alignment, config, seed, identity, folder, say)
+    return fit(alignment, config, seed, identity, folder, say, stopwatch=stopwatch)
 
 
 def _index(data: BridgeData) -> dict[str, Any]:

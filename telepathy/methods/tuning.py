@@ -1,7 +1,6 @@
 """Train an adapter of the receiver, and answer with it: what can be learnt without a sender."""
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +31,7 @@ from telepathy.scoring.labels import LabelSet
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
 from telepathy.training.bridge import answer_loss, answer_rows
-from telepathy.training.loop import TrainingConfig, fit
+from telepathy.training.loop import Stopwatch, TrainingConfig, fit
 
 HEAD_ROWS = 128
 """Most positions whose logits are held at once by the loss over a whole prompt."""
@@ -67,15 +66,14 @@ def train_adapter(
     kind = settings["kind"]
     shape = take(CONFIGS[kind], {**settings, "soft_tokens": k})
     training = TrainingConfig(**take(TrainingConfig, settings))
-    started = time.perf_counter()
+    stopwatch = Stopwatch()
     adapted, history = tune_receiver(
-        receiver, task, train, dev, adapter_config(kind, **shape), training, seed, checkpoints, say
+        receiver, task, train, dev, adapter_config(kind, **shape), training, seed, checkpoints, say, stopwatch
     )
-    seconds = time.perf_counter() - started
     if not parallel.is_main():
         return
     adapted.save_pretrained(target)
-    write_training(target, task, dev, history, seconds, adapted.trainable_parameters, receiver.compute)
+    write_training(target, task, dev, history, stopwatch.seconds, adapted.trainable_parameters, receiver.compute)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -90,6 +88,7 @@ def tune_receiver(
     seed: int,
     checkpoints: str | Path | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> tuple[AdaptedReceiver, list[dict[str, float]]]:
     """Train an adapter of the receiver.
 
@@ -105,6 +104,7 @@ def tune_receiver(
         seed: decides the start, the order of the data and every random draw.
         checkpoints: as in `telepathy.training.loop.fit`.
         progress: as in `telepathy.training.loop.fit`.
+        stopwatch: as in `telepathy.training.loop.fit`.
 
     Returns:
         The adapted receiver with the chosen weights, and the history.
@@ -117,7 +117,7 @@ def tune_receiver(
     identity = {"kind": config.kind, **asdict(config), "task": [task.name, task.prompt_hash]}
     identity |= {"receiver": [lm.name, lm.source], "examples": [train["id"].tolist(), dev["id"].tolist()]}
     learner = AdapterLearner(adapted, train, dev.iloc[: config.dev_examples])
-    history = fit(learner, training, seed, identity, checkpoints, progress)
+    history = fit(learner, training, seed, identity, checkpoints, progress, stopwatch=stopwatch)
     adapted.adapter.eval()
     return adapted, history
 

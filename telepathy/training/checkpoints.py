@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from telepathy.files import atomic_path, link_or_copy
 
-VERSION = 2
+VERSION = 3
 
 
 def save_checkpoint(

@@ -1,6 +1,7 @@
 """The loop: AdamW, warm-up then cosine, selection on dev, exact resume."""
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,13 @@ class TrainingConfig:
         return {round(self.steps * (number + 1) / self.evaluations) for number in range(self.evaluations)} - {0}
 
 
+@dataclass
+class Stopwatch:
+    """Seconds that training took, those of earlier attempts up to the checkpoint from which it went on included."""
+
+    seconds: float = 0.0
+
+
 class Learner(Protocol):
     """What the loop needs of something that learns."""
 
@@ -127,6 +135,7 @@ def fit(
     checkpoints: str | Path | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
     score_start: bool = False,
+    stopwatch: Stopwatch | None = None,
 ) -> list[dict[str, float]]:
     """Train, leave the chosen weights in the learner and return the history.
 
@@ -141,6 +150,7 @@ def fit(
         checkpoints: folder for checkpoints, outside any declared output; None for none.
         progress: called with each history record.
         score_start: score dev before the first step too, because the weights are trained already.
+        stopwatch: the time is added to it.
 
     Returns:
         One record an evaluation: ``step``, ``train_loss`` (mean since the last), ``gradient_norm``
@@ -161,9 +171,11 @@ def fit(
         "losses": [],
         "norms": [],
         "part": config.batch_size,
+        "seconds": 0.0,
     }
     if checkpoints is not None:
         state = load_checkpoint(Path(checkpoints), mark, module, optimizer) or state
+    started = time.perf_counter() - state["seconds"]
     parallel.copy_from_main(parameters)
     parallel.wait()  # until all have read the checkpoint, which the main process may change or remove
     due = config.evaluation_steps() | ({0} if score_start else set())
@@ -176,6 +188,7 @@ def fit(
             state["norms"].append(norm)
             state["step"] = step + 1
             stopping = parallel.anyone(bool(interruption.asked))
+            state["seconds"] = time.perf_counter() - started
             if checkpoints is not None and _checkpoint_due(config, step + 1, stopping):
                 if parallel.is_main():
                     save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
@@ -185,6 +198,8 @@ def fit(
         _score_if_due(learner, config, due, state, interruption, progress)
     if config.keep == "best" and state["best"] is not None:
         module.load_state_dict(state["best"], strict=False)
+    if stopwatch is not None:
+        stopwatch.seconds += time.perf_counter() - started
     return state["history"]
 
 

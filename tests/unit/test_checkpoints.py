@@ -16,7 +16,7 @@ from torch import nn
 
 from telepathy.errors import TelepathyError
 from telepathy.training import checkpoints
-from telepathy.training.loop import TrainingConfig, fit
+from telepathy.training.loop import Stopwatch, TrainingConfig, fit
 
 from .parallel_jobs import hears, regress
 
@@ -91,6 +91,27 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path, stop_at, ke
     run(tmp_path, stop_at, keep=keep)
     resumed, _ = run(tmp_path, keep=keep)
     assert same_weights(resumed, run(None, keep=keep)[0])
+
+
+class Timed(Noisy):
+    """Each of its steps takes a while that is known."""
+
+    SECONDS = 0.05
+
+    def loss(self, rows):
+        time.sleep(self.SECONDS)
+        return super().loss(rows)
+
+
+def test_the_time_of_earlier_attempts_counts_up_to_their_checkpoints(tmp_path):
+    stopwatch, started = Stopwatch(), time.perf_counter()
+    with pytest.raises(Stop):
+        fit(Timed(stop_at=9), config(), 3, None, tmp_path, stopwatch=stopwatch)
+    assert stopwatch.seconds == 0.0  # of an attempt that ends in weights alone
+    fit(Timed(), config(), 3, None, tmp_path, stopwatch=stopwatch)
+    assert STEPS * Timed.SECONDS < stopwatch.seconds < time.perf_counter() - started
+    fit(Timed(), config(), 3, stopwatch=stopwatch)  # a bridge's training has two parts
+    assert 2 * STEPS * Timed.SECONDS < stopwatch.seconds < time.perf_counter() - started
 
 
 class Early(Noisy):
