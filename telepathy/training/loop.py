@@ -188,9 +188,9 @@ def fit(
             state["norms"].append(norm)
             state["step"] = step + 1
             stopping = parallel.anyone(bool(interruption.asked))
-            state["seconds"] = time.perf_counter() - started
             if checkpoints is not None and _checkpoint_due(config, step + 1, stopping):
                 if parallel.is_main():
+                    state["seconds"] = time.perf_counter() - started
                     save_checkpoint(Path(checkpoints), mark, module, optimizer, state)
                 parallel.wait()  # a signal may end the others before it is written
             if stopping:
