@@ -3,7 +3,8 @@
 This is how the publication's code trains and evaluates; it shares the bridge and the models with ours, and no more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,19 @@ from telepathy.tasks.parsing import contains_label
 from telepathy.tasks.prompts import prompt_ids
 
 ANSWER_TOKENS = 10
+
+
+@contextmanager
+def plain_weights(model: Telepathy) -> Iterator[None]:
+    """Let all weights of both models take gradients, as transformers loads them: then none is laid out once."""
+    loaded = (model.sender.model, model.receiver.model)
+    try:
+        for part in loaded:
+            part.requires_grad_(True)
+        yield
+    finally:
+        for part in loaded:
+            part.requires_grad_(False).zero_grad(set_to_none=True)
 
 
 def plain_soft_tokens(model: Telepathy, examples: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -12,16 +12,17 @@ import pandas as pd
 import torch
 
 from telepathy.benchmarks.arms import Arms
-from telepathy.benchmarks.plain import plain_answer, plain_loss
+from telepathy.benchmarks.plain import plain_answer, plain_loss, plain_weights
 from telepathy.benchmarks.roofline import measure_machine
 from telepathy.benchmarks.timing import Clock, interleaved
 from telepathy.files import write_csv
 from telepathy.inference import Telepathy
-from telepathy.methods.bridge import BridgeData, answer_with_bridge
+from telepathy.methods.bridge import BridgeData, answer_with_bridge, embedding_sample
 from telepathy.methods.prompted import records
 from telepathy.runtime import BridgeRuntime
+from telepathy.training.alignment import alignment_learner
 from telepathy.training.bridge import BridgeLearner
-from telepathy.training.loop import batch_rows
+from telepathy.training.loop import Learner, batch_rows
 
 COLUMNS = ["what", "ours", "reference", "unit", "ratio", "goal", "device"]
 RELAY_TOKENS = 30
@@ -34,18 +35,21 @@ class SpeedConfig:
     """How much is timed.
 
     Attributes:
-        batch_size: examples of a training step.
+        batch_size: examples of a training step through the receiver, on both sides.
         rounds: timings of each side, taken in turn; medians are reported.
         evaluated: examples that our side answers in a round.
         one_by_one: examples that the plain side answers in a round.
-        loss: of training, as in the method's settings.
+        loss, input_dropout, alignment_batch_size, alignment_sharpness: of training, as in the method's settings.
     """
 
     batch_size: int = 8
-    rounds: int = 5
+    rounds: int = 9
     evaluated: int = 64
     one_by_one: int = 4
     loss: str = "labels"
+    input_dropout: float = 0.5
+    alignment_batch_size: int = 64
+    alignment_sharpness: float = 80.0
 
 
 def measure_speed(
@@ -79,26 +83,31 @@ def _training(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[d
     depth = model.sender.depth
     states, dev_states = (data.states(split, model.layer, depth) for split in ("train", "dev"))
     learner = BridgeLearner(
-        model.bridge, model.receiver, model.task, (states, train), (dev_states, dev), model.side, loss=config.loss
+        model.bridge,
+        model.receiver,
+        model.task,
+        (states, train),
+        (dev_states, dev),
+        model.side,
+        loss=config.loss,
+        input_dropout=config.input_dropout,
     )
+    alignment = alignment_learner(learner, embedding_sample(model.receiver), config.alignment_sharpness)
     optimizer = torch.optim.AdamW(model.bridge.parameters(), lr=0.0, fused=True)
-    examples, weights = records(train), list(model.receiver.model.parameters())
+    examples, size, aligned = records(train), config.batch_size, config.alignment_batch_size
 
-    def ours(round_: int) -> None:
-        _step(optimizer, learner.loss(batch_rows(len(train), config.batch_size, round_, 0)))
+    def step_of(learner: Learner, size: int) -> Callable[[int], None]:
+        return lambda round_: _step(optimizer, learner.loss(batch_rows(len(train), size, round_, 0)))
 
     def plain(round_: int) -> None:
-        chosen = [examples[row] for row in batch_rows(len(train), config.batch_size, round_, 0)]
-        for weight in weights:
-            weight.requires_grad_(True)
-        _step(optimizer, plain_loss(model, chosen))
-        for weight in weights:
-            weight.requires_grad_(False).grad = None
+        chosen = [examples[row] for row in batch_rows(len(train), size, round_, 0)]
+        with plain_weights(model):
+            _step(optimizer, plain_loss(model, chosen))
 
+    ours, first, slow = _in_turn([step_of(learner, size), step_of(alignment, aligned), plain], config.rounds)
     return [
-        _rates(
-            "bridge training", _in_turn(ours, plain, config.rounds), config.batch_size, config.batch_size, "training"
-        )
+        _rates("bridge training", (ours, slow), size, size, "training"),
+        _rates("bridge training, alignment (no receiver runs)", (first, slow), aligned, size, None),
     ]
 
 
@@ -120,13 +129,14 @@ def _evaluation(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list
         model(examples)
 
     def plain(round_: int) -> None:
-        for place in range(config.one_by_one):
-            plain_answer(model, examples[(round_ * config.one_by_one + place) % len(examples)])
+        with plain_weights(model):
+            for place in range(config.one_by_one):
+                plain_answer(model, examples[(round_ * config.one_by_one + place) % len(examples)])
 
     sizes = len(frame), config.one_by_one
     return [
-        _rates("evaluation, features cached", _in_turn(cached, plain, config.rounds), *sizes, "evaluation"),
-        _rates("evaluation, encoding included", _in_turn(whole, plain, config.rounds), *sizes, None),
+        _rates("evaluation, features cached", _in_turn([cached, plain], config.rounds), *sizes, "evaluation"),
+        _rates("evaluation, encoding included", _in_turn([whole, plain], config.rounds), *sizes, None),
     ]
 
 
@@ -146,22 +156,18 @@ def _latency(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[di
     return [{**row, "goal": GOALS["latency"]}, {**roofline, "ratio": ours / least}]
 
 
-def _in_turn(
-    ours: Callable[[int], None], plain: Callable[[int], None], rounds: int
-) -> tuple[Sequence[float], Sequence[float]]:
+def _in_turn(sides: Sequence[Callable[[int], None]], rounds: int) -> list[list[float]]:
     """Seconds of each side in turn; the first call of each is not counted."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+    seconds: list[list[float]] = [[] for _ in sides]
     for round_ in range(rounds + 1):
-        for side, work in zip(seconds, (ours, plain)):
+        for side, work in zip(seconds, sides):
             started = time.perf_counter()
             work(round_)
             side.append(time.perf_counter() - started)
-    return seconds[0][1:], seconds[1][1:]
+    return [side[1:] for side in seconds]
 
 
-def _rates(
-    what: str, seconds: tuple[Sequence[float], Sequence[float]], ours: int, plain: int, goal: str | None
-) -> dict[str, Any]:
+def _rates(what: str, seconds: Sequence[Sequence[float]], ours: int, plain: int, goal: str | None) -> dict[str, Any]:
     fast, slow = ours / float(np.median(seconds[0])), plain / float(np.median(seconds[1]))
     row: Mapping[str, Any] = {"what": what, "ours": fast, "reference": slow, "unit": "examples/s", "ratio": fast / slow}
     return {**row, "goal": GOALS[goal] if goal else None}

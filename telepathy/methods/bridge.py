@@ -93,7 +93,7 @@ def train_bridge(
     bridge = build_bridge(bridge_config(options=settings.get("options"), soft_tokens=k, **shape))
     states = data.states("train", settings["sender_layer"], depth)
     bridge.match_states(*states.batch(range(min(len(train), STATISTICS_EXAMPLES))))
-    embeddings = _embedding_sample(receiver)
+    embeddings = embedding_sample(receiver)
     bridge.match_embeddings(embeddings)
     bridge.to(receiver.compute.device)
     learner = BridgeLearner(
@@ -167,7 +167,8 @@ def _sender_shape(data: BridgeData) -> tuple[int, int]:
     return index["depth"], index["width"]
 
 
-def _embedding_sample(receiver: LanguageModel) -> Tensor:
+def embedding_sample(receiver: LanguageModel) -> Tensor:
+    """Some 4,096 embeddings from all over the vocabulary, ``[words, d_receiver]`` on the CPU."""
     vocabulary = receiver.model.get_input_embeddings().num_embeddings
     words = torch.arange(0, vocabulary, max(1, vocabulary // 4096), device=receiver.compute.device)
     return receiver.embed(words).cpu()

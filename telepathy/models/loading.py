@@ -19,6 +19,7 @@ from telepathy.devices import Compute, choose_compute
 from telepathy.errors import TelepathyError
 from telepathy.files import check_files, read_json
 from telepathy.models.families import model_class, read_config
+from telepathy.models.frozen import lay_out_once
 
 
 @dataclass
@@ -133,6 +134,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     model = _text_only(model).to(compute.device).eval().requires_grad_(False)
     _refuse_encoder(folder.name, model)
     _forget_unknown_tokens(tokenizer, model)
+    lay_out_once(model)
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
 
@@ -319,11 +321,11 @@ def head_logits(lm: LanguageModel, states: Tensor, tokens: Sequence[int] | Tenso
         Logits ``[..., tokens]`` in float32.
     """
     head, config = lm.model.get_output_embeddings(), text_config(lm.model)
-    weight, bias = head.weight, getattr(head, "bias", None)
-    if tokens is not None:
-        rows = torch.as_tensor(tokens, device=weight.device)
-        weight, bias = weight[rows], None if bias is None else bias[rows]
-    logits = F.linear(_packed(states), weight, bias).float()
+    if tokens is None:
+        logits = head(states).float()
+    else:
+        rows, bias = torch.as_tensor(tokens, device=head.weight.device), getattr(head, "bias", None)
+        logits = F.linear(_packed(states), head.weight[rows], None if bias is None else bias[rows]).float()
     # Cohere multiplies, Granite divides, Gemma 2 caps; for others that would be work over a whole vocabulary.
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale

@@ -148,13 +148,14 @@ def _first_tokens(labels: LabelSet, device: torch.device) -> Tensor:
 def beginning(lm: LanguageModel, ids: Sequence[int]) -> Cache:
     """Key-value cache of a token sequence with which many prefixes begin; training may read it too."""
     row = torch.tensor([list(ids)], device=lm.compute.device)
-    return lm.model(input_ids=row, use_cache=True, logits_to_keep=1).past_key_values
+    return lm.model.base_model(input_ids=row, use_cache=True).past_key_values
 
 
 def repeated(cache: Cache, times: int) -> Cache:
     """Copy of a cache with every sequence ``times`` times in a row."""
-    copied = copy.deepcopy(cache)
-    copied.batch_repeat_interleave(times)
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    copied.batch_repeat_interleave(times)  # puts new tensors in the layers; those of the cache stay
     return copied
 
 

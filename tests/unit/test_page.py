@@ -241,6 +241,7 @@ def test_wide_tables_scroll_in_their_place_and_the_page_does_not(opened):
     assert page == 0 and table > 0
 
 
+@browsed
 def test_every_control_has_a_name_and_every_table_a_caption(opened):
     controls = opened.find_elements(By.CSS_SELECTOR, "button, select, input")
     names = [part.accessible_name for part in controls if part.is_displayed()]
