@@ -42,7 +42,8 @@ class FrozenLinear(nn.Linear):
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """Gradient of the inputs, ``[..., in_features]``, from that of the outputs, ``[..., out_features]``."""
         if self.weight.nbytes > LARGEST_FOR_GRADIENTS:
-            return gradient @ self.weight
+            rows = gradient.reshape(-1, self.out_features) @ self.weight  # of sequences ``@`` would copy it for each
+            return rows.view(*gradient.shape[:-1], self.in_features)
         return _product(gradient, self._laid_out("backward"), None)
 
     def _laid_out(self, way: str) -> Tensor:
