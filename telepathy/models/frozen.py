@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LARGEST_MODEL, LARGEST_LAYER, LARGEST_FOR_GRADIENTS = 2**30, 2**29, 2**27
-"""Bytes of weights up to which they are laid out, since blocks take as much memory again: of a model's layers together,
-of one layer, and of one for gradients, which need blocks of their own (not for heads of large vocabularies)."""
+LARGEST_MODEL, LARGEST_LAYER = 2**30, 2**27
+"""Bytes of weights up to which they are laid out: of a model's layers together, and of one (heads of large vocabularies
+are larger). The blocks take as much memory again, and once more where gradients are asked for."""
 
 
 class FrozenLinear(nn.Linear):
@@ -41,9 +41,6 @@ class FrozenLinear(nn.Linear):
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """Gradient of the inputs, ``[..., in_features]``, from that of the outputs, ``[..., out_features]``."""
-        if self.weight.nbytes > LARGEST_FOR_GRADIENTS:
-            rows = gradient.reshape(-1, self.out_features) @ self.weight  # of sequences ``@`` would copy it for each
-            return rows.view(*gradient.shape[:-1], self.in_features)
         return _product(gradient, self._laid_out("backward"), None)
 
     def _laid_out(self, way: str) -> Tensor:
