@@ -11,15 +11,11 @@ from telepathy.models import frozen
 from telepathy.models.frozen import FrozenLinear, lay_out_once
 from telepathy.models.loading import load_language_model
 
-pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
-    reason="weights are laid out on an x86 CPU with oneDNN only",
-)
-NO_BF16 = not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-DTYPES = [
-    torch.float32,
-    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(NO_BF16, reason="oneDNN has no bfloat16 on this CPU")),
-]
+X86 = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+BF16 = X86 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+# What a layer becomes on this CPU: where nothing is laid out, all of the tests below must hold for plain layers.
+KINDS = {torch.float32: FrozenLinear if X86 else nn.Linear, torch.bfloat16: FrozenLinear if BF16 else nn.Linear}
+DTYPES = list(KINDS)
 SHAPES = [(7,), (0, 7), (1, 1, 7), (1, 5, 7), (3, 4, 7), (64, 7)]
 
 
@@ -30,10 +26,10 @@ def layer():
 
 
 def laid_out(layer, dtype=torch.float32):
-    """A copy in which weights are laid out once, and fails where they are not."""
+    """A copy in which weights are laid out once where this CPU can, and not where it cannot."""
     model = nn.Sequential(copy.deepcopy(layer).to(dtype).requires_grad_(False))
     lay_out_once(model)
-    assert type(model[0]) is FrozenLinear
+    assert type(model[0]) is KINDS[dtype]
     return model[0]
 
 
@@ -84,13 +80,31 @@ def test_weights_that_ask_for_gradients_get_them(layer):
     close(laid.weight.grad, layer.weight.grad, torch.float32)
 
 
-@pytest.mark.skipif(NO_BF16, reason="oneDNN has no bfloat16 on this CPU")
 def test_inputs_of_another_precision_are_left_to_autocast(layer):
-    laid, inputs = laid_out(layer, torch.bfloat16), torch.randn(3, 7)
+    laid, inputs = laid_out(layer), torch.randn(3, 7).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         close(laid(inputs), layer(inputs), torch.bfloat16)
     with pytest.raises(RuntimeError, match="dtype"):
         laid(inputs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("absent", ["x86", "onednn"])
+def test_no_layer_is_laid_out_where_the_cpu_is_not_served(layer, monkeypatch, dtype, absent):
+    if absent == "x86":
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "arm64"})
+    else:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = nn.Sequential(layer.to(dtype)).requires_grad_(False)
+    lay_out_once(model)
+    assert type(model[0]) is nn.Linear
+
+
+def test_bfloat16_is_left_as_it_is_where_the_cpu_lacks_it(layer, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = nn.Sequential(layer, copy.deepcopy(layer).bfloat16()).requires_grad_(False)
+    lay_out_once(model)
+    assert type(model[0]) is KINDS[torch.float32] and type(model[1]) is nn.Linear
 
 
 def test_what_was_first_used_without_gradients_has_them_later(layer):
@@ -113,10 +127,12 @@ def test_large_weights_are_left_as_they_are(layer, monkeypatch, limit, kept):
     model = nn.Sequential(layer, nn.Linear(5, 2)).requires_grad_(False)
     monkeypatch.setattr(frozen, limit, kept - 1)
     lay_out_once(model)
-    assert type(model[0]) is nn.Linear and (type(model[1]) is FrozenLinear) == (limit == "LARGEST_LAYER")
+    assert type(model[0]) is nn.Linear and type(model[1]) is (
+        KINDS[torch.float32] if limit == "LARGEST_LAYER" else nn.Linear
+    )
     monkeypatch.setattr(frozen, limit, kept)
     lay_out_once(model)
-    assert {type(part) for part in model} == {FrozenLinear}
+    assert {type(part) for part in model} == {KINDS[torch.float32]}
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
@@ -126,7 +142,7 @@ def test_a_loaded_model_computes_as_transformers_own(lms, family, dtype, tmp_pat
     lms[family].tokenizer.save_pretrained(tmp_path)
     loaded = load_language_model(tmp_path, Compute(device=torch.device("cpu"), dtype=dtype))
     own = type(loaded.model).from_pretrained(tmp_path, dtype=dtype).eval().requires_grad_(False)
-    assert any(isinstance(part, FrozenLinear) for part in loaded.model.modules())
+    assert any(type(part) is KINDS[dtype] for part in loaded.model.modules())
     embedded = own.get_input_embeddings()(torch.tensor([[1, 40, 41, 42]])).detach()
     found = []
     for model in (loaded.model, own):
