@@ -1,6 +1,6 @@
 # make: what can be made. Everything runs in .venv, which is made from requirements.lock once.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test test-demo test-fast test-slurm test-faults smoke paper dag readme docs lint format clean distclean
+.PHONY: help venv demo bench test test-gpu test-demo test-fast test-slurm test-faults smoke paper dag readme docs lint format clean distclean
 
 PYTHON ?= python3
 CORES ?= all
@@ -48,7 +48,11 @@ test: .venv/installed  ## run all tests but those of the whole demo, of clusters
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=smoke
 	$(SNAKEMAKE) --profile profiles/demo --cores $(CORES) --quiet rules --config study=demo_slice
 	$(PYTEST) -m "not demo and not slurm and not faults and not quiet $(UNSEEN)" tests/workflow tests/unit
+	$(MAKE) --no-print-directory test-gpu
 	.venv/bin/python -m pytest -m quiet tests/workflow
+
+test-gpu: .venv/installed  ## run what differs on a GPU on one that the CPU emulates (needs g++)
+	@if .venv/bin/python -m tests.emulated_gpu.emulator; then $(PYTEST) tests/emulated_gpu; fi
 
 test-demo: .venv/installed  ## run the tests of what the whole demo shows (the demo first)
 	.venv/bin/python -m pytest -m demo tests/workflow

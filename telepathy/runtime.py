@@ -1,7 +1,8 @@
 """The receiver's half of the runtime: sender states in, answers out; and how its stages are made fast on a GPU."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -122,7 +123,7 @@ class Recorded:
         places = tuple(tensor.clone() for tensor in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _recording_announced():
             for _ in range(3):  # Kernels are chosen, compiled and their workspaces made before the recording.
                 self.function(*places)
         torch.cuda.current_stream().wait_stream(stream)
@@ -130,6 +131,21 @@ class Recorded:
         with torch.cuda.graph(graph):
             result = self.function(*places)
         return graph, places, result
+
+
+@contextmanager
+def _recording_announced() -> Iterator[None]:
+    """Let transformers believe that a graph is recorded.
+
+    It reads no values then, and makes masks that it leaves out otherwise (where nothing is padded). Layers that were
+    compiled without a mask would be compiled again in the middle of the recording, which fails.
+    """
+    asked = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = asked
 
 
 def compiled_view(lm: LanguageModel, whole: bool, backend: str = "inductor") -> LanguageModel:

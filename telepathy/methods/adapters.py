@@ -147,7 +147,7 @@ class SoftPrompt(Adapter):
         )
         self.prompt = peft.PromptEmbedding(settings, lm.model.get_input_embeddings())
         self.register_buffer("size", start.float().pow(2).mean().sqrt().clamp(min=1e-6))
-        self.prompt.embedding.weight.data = start.float() / self.size
+        self.prompt.embedding.weight = nn.Parameter(start.float() / self.size)
         self.to(lm.compute.device)
 
     def vectors(self) -> Tensor:

@@ -198,4 +198,4 @@ def alignment_learner(learner: BridgeLearner, embeddings: Tensor, sharpness: flo
 
 
 def _cross_entropy(scores: Tensor, gold: Tensor) -> Tensor:
-    return F.cross_entropy(scores.flatten(0, -2), gold.to(scores.device).flatten())
+    return F.cross_entropy(scores.flatten(0, -2), gold.flatten())
