@@ -1,11 +1,13 @@
-"""What a study will cost, from a rehearsal of it: measured seconds an example times the examples of its jobs."""
+"""What a study will cost, from a rehearsal of it: the time that jobs take to begin, and that of their examples."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
 from telepathy.benchmarks.plan import CPU_RULES
 from telepathy.files import read_json, write_csv
@@ -18,6 +20,7 @@ COLUMNS = [
     "examples",
     "measured_jobs",
     "measured_seconds",
+    "start_seconds",
     "seconds_a_job",
     "max_memory_mb",
     "gpu_hours",
@@ -36,8 +39,9 @@ def forecast_costs(
 ) -> pd.DataFrame:
     """Forecast the GPU-hours of a study by rule and kind of method, and write ``forecast.csv``.
 
-    A rehearsal takes fewer steps and examples, so seconds are scaled by examples: the time to load
-    models is scaled with them, and the forecast errs on the long side.
+    Seconds of the rehearsed jobs are fitted by those that a job takes to begin (``start_seconds``: imports,
+    loading models) and those of each example. Where all rehearsed jobs of a kind read as many examples, the two
+    cannot be told apart: all seconds count as those of examples, and a forecast of larger jobs errs on the long side.
 
     Args:
         study: the study that is forecast.
@@ -88,6 +92,16 @@ def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[
     if entry["rule"] in CPU_RULES:
         return {**row, "status": "no gpu"}
     if device == "cuda":
-        hours = seconds / float(mine["examples"].sum()) * entry["examples"] / 3600
-        row |= {"gpu_hours": hours, "seconds_a_job": 3600 * hours / entry["jobs"], "status": "measured"}
+        start, each = _start_and_each(mine["examples"].to_numpy(float), mine["seconds"].to_numpy(float))
+        hours = (start * entry["jobs"] + each * entry["examples"]) / 3600
+        row |= {"start_seconds": start, "seconds_a_job": 3600 * hours / entry["jobs"]}
+        row |= {"gpu_hours": hours, "status": "measured"}
     return row
+
+
+def _start_and_each(examples: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """Seconds that a job takes to begin and for each example: least squares, neither below zero."""
+    if len(set(examples)) < 2:
+        return 0.0, float(seconds.sum() / examples.sum())
+    (start, each), _ = nnls(np.column_stack([np.ones_like(examples), examples]), seconds)
+    return float(start), float(each)

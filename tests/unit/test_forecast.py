@@ -19,8 +19,9 @@ CONFIG = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").re
 def rehearsal(tmp_path):
     """Benchmark files of two training jobs and a relay, and what they ran on."""
 
-    def write(device="cuda"):
-        for rule, job, seconds in (("train_bridge", "a", 20.0), ("train_bridge", "b", 40.0), ("relay_label", "c", 5.0)):
+    def write(device="cuda", second=40.0):
+        trained = (("train_bridge", "a", 20.0), ("train_bridge", "b", second))
+        for rule, job, seconds in (*trained, ("relay_label", "c", 5.0)):
             file = tmp_path / "costs" / rule / f"{job}.jsonl"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"s": seconds, "max_rss": 100 + seconds}) + "\n")
@@ -43,7 +44,7 @@ PLANNED = [
 ]
 
 
-def test_a_forecast_is_seconds_an_example_times_examples(rehearsal, tmp_path):
+def test_a_forecast_counts_the_examples_of_all_jobs(rehearsal, tmp_path):
     costs, metrics = rehearsal()
     table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
     bridge = table.loc["train_bridge"]
@@ -55,6 +56,41 @@ def test_a_forecast_is_seconds_an_example_times_examples(rehearsal, tmp_path):
     assert table.loc["total", "gpu_hours"] == pytest.approx(2.0)
     assert table.loc["total", "jobs"] == 13
     assert pd.read_csv(tmp_path / "forecast.csv")["rule"].tolist() == ["train_bridge", "relay_label", "total"]
+
+
+@pytest.mark.parametrize(
+    "second, start, each",
+    [
+        (25.0, 15.0, 0.05),  # 20 seconds for 100 examples and 25 for 200: 15 to begin
+        (40.0, 0.0, 0.2),
+        (
+            50.0,
+            0.0,
+            0.24,
+        ),  # less than nothing to begin: the best line through the origin, (100*20 + 200*50) / (100^2 + 200^2)
+        (10.0, 15.0, 0.0),  # the longer job was the faster one: no seconds an example, and the mean to begin
+    ],
+)
+def test_the_time_to_begin_is_told_from_that_of_the_examples(rehearsal, tmp_path, second, start, each):
+    costs, metrics = rehearsal(second=second)
+    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    bridge = table.loc["train_bridge"]
+    assert bridge["start_seconds"] == pytest.approx(start, abs=1e-4)
+    assert bridge["gpu_hours"] == pytest.approx((10 * start + 36000 * each) / 3600, abs=1e-4)
+    assert bridge["seconds_a_job"] == pytest.approx(start + 3600 * each, abs=1e-3)
+
+
+def test_jobs_of_one_size_say_only_their_proportion(rehearsal, tmp_path):
+    costs, metrics = rehearsal()
+    alike = [{**job, "examples": 150} for job in REHEARSED]
+    table = forecast_costs("paper", PLANNED, alike, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    assert table.loc["train_bridge", "gpu_hours"] == pytest.approx(60 / 300 * 36000 / 3600)
+    assert table.loc["train_bridge", "start_seconds"] == 0
+
+
+def test_the_rehearsal_tells_the_time_to_begin_of_every_kind_of_job():
+    jobs = planned_jobs(CONFIG, "rehearsal").groupby(["rule", "kind"])["examples"]
+    assert (jobs.max() >= 20 * jobs.min()).all()
 
 
 def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_path):
