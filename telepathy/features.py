@@ -8,6 +8,7 @@ was encoded and holds the sha256 of every file.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +131,15 @@ def _encode_split(
         ids, mask = pad([rows[row] for row in batch], sender.pad_id)
         ids, mask = ids.to(sender.compute.device), mask.to(sender.compute.device)
         with torch.inference_mode():
-            states = hidden_states(sender, ids, mask, sorted({*layers, *pooled_layers}))
+            found = hidden_states(sender, ids, mask, sorted({*layers, *pooled_layers}))
+        states = {layer: values.cpu() for layer, values in found.items()}  # at once: each copy waits for the GPU
         for place, row in enumerate(batch):
             length = len(rows[row])
             for layer, store in stores.items():
-                bits = states[layer][place, :length].to(torch.bfloat16).cpu().view(torch.uint16)
+                bits = states[layer][place, :length].to(torch.bfloat16).view(torch.uint16)
                 store[offsets[row] : offsets[row + 1]] = bits.numpy()
             for layer in pooled_layers:
-                kept = states[layer][place, :length].float().cpu()
+                kept = states[layer][place, :length].float()
                 # The first position is the attention sink: its huge state says nothing of the text.
                 pooled[f"layer{layer}.mean"][row] = kept[1:].mean(0)
                 pooled[f"layer{layer}.last"][row] = kept[-1]
@@ -175,6 +177,8 @@ def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 class FeatureStore:
     """One split of a feature store, opened for reading.
 
+    A file is hashed when it is first read, those of other layers are not: a layer may have tens of gigabytes.
+
     Raises:
         TelepathyError: if a file is missing, changed since it was written, or was made with another prompt.
     """
@@ -188,23 +192,32 @@ class FeatureStore:
             raise TelepathyError(f"{folder} has no split {split}; it has {', '.join(self.index['splits'])}.")
         if self.index["prompt"] != task.prompt_hash:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
-        check_files(self.folder, self.index["splits"][split]["files"], f"delete {folder} to encode anew")
-        self.offsets = np.load(self.folder / "offsets.npy")
+        self.offsets = np.load(self._whole("offsets.npy"))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def _whole(self, name: str) -> Path:
+        """A file whose content is what was written."""
+        files = self.index["splits"][self.split]["files"]
+        check_files(self.folder, {name: files[name]}, f"delete {self.folder.parent} to encode anew")
+        return self.folder / name
+
+    @cached_property
+    def _pooled(self) -> dict[str, Tensor]:
+        return load_file(self._whole("pooled.safetensors"))
+
     def pooled(self, layer: int, kind: str) -> np.ndarray:
         """Return the ``mean`` or ``last`` state of every example, ``[examples, d]`` float32."""
-        return load_file(self.folder / "pooled.safetensors")[f"layer{layer}.{kind}"].numpy()
+        return self._pooled[f"layer{layer}.{kind}"].numpy()
 
     def layer(self, layer: int) -> "LayerStates":
         """Open the states of one layer."""
-        path = self.folder / f"layer{layer}.npy"
-        if not path.is_file():
+        if layer not in self.index["layers"]:
             kept = ", ".join(map(str, self.index["layers"]))
             raise TelepathyError(f"{self.folder.parent} holds no layer {layer}: it holds {kept}.")
-        return LayerStates(np.load(path, mmap_mode="r"), self.offsets)
+        # Copied on write, so that PyTorch, which knows no arrays that cannot be written, takes it without a copy.
+        return LayerStates(np.load(self._whole(f"layer{layer}.npy"), mmap_mode="c"), self.offsets)
 
 
 class LayerStates:
@@ -231,6 +244,6 @@ class LayerStates:
         states = torch.zeros(len(rows), longest, self.bits.shape[1], dtype=torch.bfloat16)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
         for row, (start, end) in enumerate(spans):
-            states[row, : end - start] = torch.from_numpy(self.bits[start:end].copy()).view(torch.bfloat16)
+            states[row, : end - start] = torch.from_numpy(self.bits[start:end]).view(torch.bfloat16)
             mask[row, : end - start] = True
         return states, mask

@@ -105,9 +105,8 @@ def _training_share(model: Telepathy, data: BridgeData, settings: dict[str, Any]
     frame = data.frame("train").head(size)
     encode_task(model.sender, data.task, {"train": frame}, data.features, [model.layer])
     states = data.states("train", model.layer, model.sender.depth)
-    learner = BridgeLearner(
-        model.bridge, model.receiver, data.task, (states, frame), (states, frame), model.side, settings["loss"]
-    )
+    split, chosen = (states, frame), {name: settings[name] for name in ("loss", "input_dropout")}
+    learner = BridgeLearner(model.bridge, model.receiver, data.task, split, split, model.side, **chosen)
     optimizer = torch.optim.AdamW(model.bridge.parameters(), lr=1e-4, fused=True)
     seconds = []
     for _ in range(STEPS):

@@ -191,12 +191,11 @@ class BridgeLearner:
         return soft[torch.tensor(order).argsort().to(soft.device)]
 
     def _read(self, states: LayerStates, rows: Sequence[int], dropout: float) -> Tensor:
-        batch, mask = states.batch(rows)
-        device = self.receiver.compute.device
+        batch, mask = (part.to(self.receiver.compute.device) for part in states.batch(rows))
         if dropout:
-            batch = drop_features(batch, self.bridge.state_mean.cpu(), rows, dropout)
+            batch = drop_features(batch, self.bridge.state_mean, rows, dropout)
         with self.receiver.compute.mixed_precision(), self.receiver.compute.short_attention():
-            return self.bridge(batch.to(device), mask.to(device))
+            return self.bridge(batch, mask)
 
     def prefix(self, soft: Tensor) -> tuple[Tensor, Tensor]:
         """What the receiver reads after the shared beginning, and the mask of all that it reads."""
@@ -252,8 +251,8 @@ def drop_features(states: Tensor, mean: Tensor, rows: Sequence[int], share: floa
     Returns:
         States of the same shape in float32.
     """
-    kept = np.stack([draws(row).random(len(mean)) >= share for row in rows])
-    return mean + (states.float() - mean) * (torch.from_numpy(kept).unsqueeze(1) / (1 - share))
+    kept = torch.from_numpy(np.stack([draws(row).random(len(mean)) >= share for row in rows]))
+    return mean + (states.float() - mean) * (kept.to(states.device).unsqueeze(1) / (1 - share))
 
 
 def mean_similarity(soft_tokens: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from telepathy.methods.tuning import tune_receiver
 from telepathy.models.loading import decoder_layers
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.training import loop
-from telepathy.training.bridge import ReceiverSide
+from telepathy.training.bridge import BridgeLearner, ReceiverSide
 from telepathy.training.loop import TrainingConfig
 from tests.unit.conftest import build_lm
 from tests.unit.test_inference import TEXTS
@@ -163,6 +163,27 @@ def test_features_are_those_of_the_cpu(data, task, frame, lms, tmp_path, gpu):
         found = states[mask].float()
         expected = found if folder == data.features else expected  # noqa: F821
         torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)  # kept in bfloat16
+
+
+def test_encoding_copies_each_layer_once_a_batch(task, frame, lms, tmp_path, gpu):
+    lm = moved(lms["llama"])
+    gpu.waits.clear()
+    encode_task(lm, task, {"train": frame}, tmp_path / "features", [1, 2])
+    copied = [why for why in gpu.waits if why == "_to_copy from the GPU"]
+    assert len(copied) == 2, gpu.waits
+
+
+def test_features_are_dropped_on_the_gpu_where_states_are_copied_as_they_are_stored(data, lms, gpu, monkeypatch):
+    states = FeatureStore(data.features, "train", data.task).layer(LAYER)
+    split, lm = (states, data.frame("train")), moved(lms["gemma3"])
+    bridge = runtime(lms["llama"], lm, data.task).bridge
+    learner = BridgeLearner(bridge, lm, data.task, split, split, ReceiverSide(), input_dropout=0.5)
+    dropped = []
+    monkeypatch.setattr(bridge, "forward", lambda states, mask: dropped.append(states) or states[:, :3])
+    gpu.waits.clear()
+    learner.training_tokens(range(4))
+    assert [(found.device.type, found.dtype) for found in dropped] == [("cuda", torch.float32)]
+    assert gpu.waits == ["_to_copy to the GPU"] * 4, "states, their mask, what is kept, and the order of the rows"
 
 
 @pytest.fixture

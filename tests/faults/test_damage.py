@@ -47,7 +47,7 @@ READERS = {
     "resources/models/tiny-a/model.safetensors": lambda path, task: load_language_model(path.parent, CPU),
     "resources/models/tiny-a/config.json": lambda path, task: load_language_model(path.parent, CPU),
     "resources/models/tiny-b/tokenizer.json": lambda path, task: load_language_model(path.parent, CPU),
-    f"{FEATURES}/train/layer1.npy": lambda path, task: FeatureStore(path.parents[1], "train", task),
+    f"{FEATURES}/train/layer1.npy": lambda path, task: FeatureStore(path.parents[1], "train", task).layer(1),
     f"{FEATURES}/test/offsets.npy": lambda path, task: FeatureStore(path.parents[1], "test", task),
     "resources/tasks/films/train.parquet": lambda path, task: load_split(path.parent, "train"),
     "resources/raw/films/all": lambda path, task: cache_task(task, path.parent, path.parents[1] / "again"),

@@ -120,13 +120,30 @@ def test_one_flipped_bit_is_refused_with_the_file(store, task, file):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(TelepathyError, match=f"{path} is damaged .*: delete {store} to encode anew"):
-        FeatureStore(store, "train", task)
+        read_all(store, task)
+
+
+def read_all(store, task):
+    split = FeatureStore(store, "train", task)
+    return split.layer(1).batch(range(4)), split.pooled(2, "mean")
 
 
 def test_a_missing_file_is_refused_with_its_name(store, task):
     (store / "train" / "layer1.npy").unlink()
     with pytest.raises(TelepathyError, match=r"layer1\.npy is damaged"):
-        FeatureStore(store, "train", task)
+        read_all(store, task)
+
+
+def test_only_what_is_read_is_hashed(store, task):
+    (store / "train" / "layer1.npy").unlink()
+    assert FeatureStore(store, "train", task).pooled(2, "mean").shape == (4, 32)
+
+
+def test_reading_states_does_not_change_them(store, task):
+    states = FeatureStore(store, "train", task).layer(1)
+    read, _ = states.batch([0])
+    read.zero_()
+    assert states.batch([0])[0].any()
 
 
 def test_damage_in_one_split_does_not_close_another(store, task):
