@@ -14,8 +14,9 @@ from telepathy.errors import TelepathyError
 from telepathy.features import length_batches
 from telepathy.methods.bridge import check_trained_for
 from telepathy.methods.trained import take
+from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import LanguageModel, hidden_states, load_language_model, pad
-from telepathy.runtime import BridgeRuntime, Recorded, compiled_view
+from telepathy.runtime import BridgeRuntime
 from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number
 from telepathy.tasks.prompts import prompt_ids

@@ -14,8 +14,8 @@ from telepathy.benchmarks.timing import Arm, Clock
 from telepathy.inference import Telepathy
 from telepathy.methods.prompted import with_prompt
 from telepathy.methods.relay import STYLES
+from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import LanguageModel
-from telepathy.runtime import Recorded, compiled_view
 from telepathy.scoring.generation import continuation
 from telepathy.scoring.labels import LabelSet, label_scores, text_prefix
 from telepathy.tasks.prompts import prompt_ids

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from telepathy.training.bridge import BridgeLearner, ReceiverSide
 
 COLUMNS = ["what", "value", "unit", "goal", "device", "status"]
 ROOT = Path(__file__).parents[2]
-STEPS = 20
+WARMUPS, STEPS = 3, 20
 
 
 def measure_full_size(config: Config, study: str, compute: Compute, folder: str | Path) -> pd.DataFrame:
@@ -60,8 +61,10 @@ def measure_full_size(config: Config, study: str, compute: Compute, folder: str 
         latency = measure_latency(
             load, data.examples, LatencyConfig(**take(LatencyConfig, settings)), Path(folder) / "latency.csv"
         )
-        share = _training_share(load(False), data, method_settings(config, settings["method"], study, settings["task"]))
-    table = _table(latency, share, compute)
+        trained = method_settings(config, settings["method"], study, settings["task"])
+        modes = latency["mode"].unique()
+        shares = {mode: _training_share(load(False), data, trained, mode == "compiled") for mode in modes}
+    table = _table(latency, shares, compute)
     write_csv(Path(folder) / "speed.csv", table)
     return table
 
@@ -99,17 +102,19 @@ def _bridge(config: Config, study: str, settings: dict[str, Any], models: tuple[
     return build_bridge(shape), layer_index(chosen["sender_layer"], sender.depth)
 
 
-def _training_share(model: Telepathy, data: BridgeData, settings: dict[str, Any]) -> float:
+def _training_share(model: Telepathy, data: BridgeData, settings: dict[str, Any], compiled: bool) -> float:
     """Operations of a training step over its median time, as a share of the measured matrix rate."""
     size, compute = settings["batch_size"], model.receiver.compute
     frame = data.frame("train").head(size)
     encode_task(model.sender, data.task, {"train": frame}, data.features, [model.layer])
     states = data.states("train", model.layer, model.sender.depth)
     split, chosen = (states, frame), {name: settings[name] for name in ("loss", "input_dropout")}
-    learner = BridgeLearner(model.bridge, model.receiver, data.task, split, split, model.side, **chosen)
+    learner = BridgeLearner(
+        model.bridge, model.receiver, data.task, split, split, model.side, compiled=compiled, **chosen
+    )
     optimizer = torch.optim.AdamW(model.bridge.parameters(), lr=1e-4, fused=True)
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(WARMUPS + STEPS):
         started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         learner.loss(range(len(frame))).backward()
@@ -118,7 +123,7 @@ def _training_share(model: Telepathy, data: BridgeData, settings: dict[str, Any]
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     work = _step_work(model, len(frame), float(np.mean(states.lengths())), learner)
-    return work.operations / float(np.median(seconds)) / measure_machine(compute).operations_per_second
+    return work.operations / float(np.median(seconds[WARMUPS:])) / measure_machine(compute).operations_per_second
 
 
 def _step_work(model: Telepathy, batch: int, tokens: float, learner: BridgeLearner) -> Work:
@@ -129,7 +134,7 @@ def _step_work(model: Telepathy, batch: int, tokens: float, learner: BridgeLearn
     return bridge + bridge + bridge + receiver + receiver
 
 
-def _table(latency: pd.DataFrame, share: float, compute: Compute) -> pd.DataFrame:
+def _table(latency: pd.DataFrame, shares: Mapping[str, float], compute: Compute) -> pd.DataFrame:
     relay = _best(latency, "text_relay_50_fixed", 1, "median_ms")
     bridge = _best(latency, "bridge", 1, "median_ms")
     rate = _best(latency, "bridge", 16, "examples_per_s")
@@ -137,8 +142,9 @@ def _table(latency: pd.DataFrame, share: float, compute: Compute) -> pd.DataFram
         ("bridge latency, batch 1, median", bridge, "ms", "at most 13"),
         ("bridge against text relay of 50 tokens, equal work, batch 1", relay / bridge, "times", "at least 18"),
         ("bridge throughput, batch 16", rate, "examples/s", "at least 500"),
-        ("bridge training step against the measured matrix rate", 100 * share, "percent", "at least 40"),
     ]
+    what = "bridge training step against the measured matrix rate"
+    rows += [(f"{what}, {mode}", 100 * share, "percent", "at least 40") for mode, share in shares.items()]
     table = pd.DataFrame(rows, columns=["what", "value", "unit", "goal"])
     measured = compute.device.type == "cuda"
     if not measured:

@@ -106,6 +106,7 @@ def train_bridge(
         loss=settings["loss"],
         diversity=settings["diversity"],
         input_dropout=settings["input_dropout"],
+        compiled=settings["compiled"],
     )
     stopwatch = Stopwatch()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]

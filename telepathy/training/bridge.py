@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import Cache
 
@@ -15,6 +17,7 @@ from telepathy.bridges import Bridge
 from telepathy.devices import draws
 from telepathy.errors import TelepathyError
 from telepathy.features import LayerStates
+from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import LanguageModel, head_logits, pad
 from telepathy.scoring.labels import (
     LabelSet,
@@ -28,6 +31,9 @@ from telepathy.tasks.spec import Task
 
 PART = 16
 """Most examples that a bridge reads at once in training."""
+
+NOTHING = -100
+"""What should be said where an answer has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,25 @@ def shared_beginning(receiver: LanguageModel, task: Task, side: ReceiverSide) ->
     return (beginning(receiver, before) if before else None), len(before)
 
 
+def fixed_embeddings(receiver: LanguageModel, task: Task, side: ReceiverSide) -> Tensor:
+    """Embeddings of what stands after the soft tokens of every example, ``[1, positions, d_receiver]``."""
+    _, after = fixed_ids(receiver, task, side)
+    return _fixed(receiver, after, 1)
+
+
+def heard(soft_tokens: Tensor, after: Tensor, shared: int) -> tuple[Tensor, Tensor]:
+    """What the receiver reads after a beginning that all examples share, and the mask of all that it reads.
+
+    Args:
+        soft_tokens: ``[batch, k, d_receiver]``.
+        after: of `fixed_embeddings`.
+        shared: positions of the beginning.
+    """
+    batch = len(soft_tokens)
+    prefix = torch.cat([soft_tokens.to(after.dtype), after.expand(batch, -1, -1)], dim=1)
+    return prefix, torch.ones(batch, shared + prefix.shape[1], dtype=torch.long, device=prefix.device)
+
+
 def _fixed(receiver: LanguageModel, ids: Sequence[int], batch: int) -> Tensor:
     row = torch.tensor(list(ids), dtype=torch.long, device=receiver.compute.device)
     return receiver.embed(row).detach().unsqueeze(0).expand(batch, -1, -1)
@@ -116,24 +141,73 @@ def answer_loss(
             below the cross-entropy of that choice; where every label has one token, it is equal to it.
         past: key-value cache of one sequence that stands before every prefix.
     """
-    ids, real = (part.to(prefix.device) for part in pad(rows, receiver.pad_id))
+    return _loss_of(receiver, past, _competing(labels, prefix.device), prefix, mask, *_spoken(receiver, rows, labels))
+
+
+def _spoken(
+    receiver: LanguageModel, rows: Sequence[Sequence[int]], labels: LabelSet | None, length: int = 0
+) -> list[Tensor]:
+    """What `_loss_of` takes of answers, on the receiver's device.
+
+    Args:
+        receiver: the model that should say them.
+        rows: their tokens.
+        labels: as `answer_loss` takes them.
+        length: pad to this many tokens, so that all batches of a size have tensors of the same shapes; 0 to pad, and
+            to score, no more than the batch needs.
+
+    Returns:
+        Tokens and their mask, ``[batch, longest]``; with labels also the place of each first token among those that it
+        competes with, ``[batch]``, and of later tokens their places in the batch and what should be said there.
+    """
+    ids, real = pad(rows, receiver.pad_id)
+    surplus = max(0, length - ids.shape[1])
+    ids, real = F.pad(ids, (0, surplus), value=receiver.pad_id), F.pad(real, (0, surplus))
+    parts = [ids, real]
+    if labels is not None:
+        first = _competing(labels, ids.device)
+        assert first is not None
+        wanted = torch.where(real[:, 1:].bool(), ids[:, 1:], NOTHING).flatten()
+        later = torch.arange(len(wanted)) if length else (wanted != NOTHING).nonzero().squeeze(1)
+        parts += [torch.searchsorted(first, ids[:, 0].contiguous()), later, wanted[later]]
+    return [part.to(receiver.compute.device) for part in parts]
+
+
+@cache
+def _competing(labels: LabelSet | None, device: torch.device) -> Tensor | None:
+    """The labels' first tokens in order; kept on the device: what a CUDA graph records may not wait for a copy."""
+    if labels is None:
+        return None
+    return torch.tensor(sorted({row[0] for row in labels.tokens}), device=device)
+
+
+def _loss_of(
+    receiver: LanguageModel,
+    past: Cache | None,
+    first: Tensor | None,
+    prefix: Tensor,
+    mask: Tensor,
+    ids: Tensor,
+    real: Tensor,
+    *chosen: Tensor,
+) -> Tensor:
+    """`answer_loss` of tensors (see `_spoken`); a CUDA graph can record it."""
     seen = torch.cat([mask, real[:, :-1]], dim=1)
     inputs = torch.cat([prefix, receiver.embed(ids[:, :-1])], dim=1)
     states = receiver.model.base_model(
         inputs_embeds=inputs,
         attention_mask=seen,
         position_ids=positions_of(seen)[:, -inputs.shape[1] :],
-        past_key_values=None if past is None else repeated(past, len(rows)),
+        past_key_values=None if past is None else repeated(past, len(ids)),
         use_cache=False,
     )[0][:, -ids.shape[1] :]
-    if labels is None:
+    if first is None:
         losses = F.cross_entropy(head_logits(receiver, states).transpose(1, 2), ids, reduction="none")
-        return torch.where(real.bool(), losses, 0.0).sum() / len(rows)
-    first, later = sorted({label[0] for label in labels.tokens}), real[:, 1:].bool()
-    chosen = torch.searchsorted(torch.tensor(first, device=ids.device), ids[:, 0].contiguous())
-    loss = F.cross_entropy(head_logits(receiver, states[:, 0], first), chosen, reduction="sum")
-    tails = head_logits(receiver, states[:, 1:][later])
-    return (loss + F.cross_entropy(tails, ids[:, 1:][later], reduction="sum")) / len(rows)
+        return torch.where(real.bool(), losses, 0.0).sum() / len(ids)
+    place, later, wanted = chosen
+    loss = F.cross_entropy(head_logits(receiver, states[:, 0], first), place, reduction="sum")
+    tails = head_logits(receiver, states[:, 1:].flatten(0, 1).index_select(0, later))
+    return (loss + F.cross_entropy(tails, wanted, ignore_index=NOTHING, reduction="sum")) / len(ids)
 
 
 class BridgeLearner:
@@ -150,7 +224,23 @@ class BridgeLearner:
         loss: str = "vocabulary",
         diversity: float = 0.0,
         input_dropout: float = 0.0,
+        compiled: bool = False,
     ):
+        """Join the parts.
+
+        Args:
+            bridge: what is trained.
+            receiver: frozen causal LM.
+            task: what is asked.
+            train: states and examples.
+            dev: likewise.
+            side: how the receiver reads soft tokens.
+            loss: ``labels`` or ``vocabulary``: what the first token of an answer competes with.
+            diversity: weight of the published penalty on soft tokens that resemble each other.
+            input_dropout: share of the states' features that an example loses at each step.
+            compiled: in training fuse the receiver's small operations with `torch.compile`, and on a GPU record its
+                pass and the gradient through it as a CUDA graph.
+        """
         self.bridge, self.receiver, self.task, self.side = bridge, receiver, task, side
         self.diversity, self.input_dropout = diversity, input_dropout
         self.states, self.train = train
@@ -161,6 +251,10 @@ class BridgeLearner:
         self.labels = LabelSet.of(receiver, task) if task.labels else None
         self.restrict = self.labels if loss == "labels" else None
         self.past, self.shared = shared_beginning(receiver, task, side)
+        self.after = fixed_embeddings(receiver, task, side)
+        self.reader = compiled_view(receiver, whole=False) if compiled else receiver
+        record = compiled and receiver.compute.device.type == "cuda"
+        self.receiver_stage = Recorded(self._loss_and_gradient, record) if compiled else None
 
     @property
     def trainable(self) -> nn.Module:
@@ -199,16 +293,28 @@ class BridgeLearner:
 
     def prefix(self, soft: Tensor) -> tuple[Tensor, Tensor]:
         """What the receiver reads after the shared beginning, and the mask of all that it reads."""
-        prefix = receiver_prefix(self.receiver, self.task, soft, self.side)
-        return prefix[:, self.shared :], torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+        return heard(soft, self.after, self.shared)
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Answer loss, plus the published penalty on soft tokens that resemble each other if asked for."""
         answers = [self.answers[row] for row in rows]
         with self.receiver.compute.short_attention():
             soft = self.training_tokens(rows)
-            loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
+            if self.receiver_stage is None:
+                loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
+            else:
+                spoken = _spoken(self.receiver, answers, self.restrict, max(map(len, self.answers)))
+                loss = _WithGradient.apply(soft, self.receiver_stage, *spoken)
         return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
+
+    def _loss_and_gradient(self, soft: Tensor, *spoken: Tensor) -> tuple[Tensor, Tensor]:
+        """Answer loss and its gradient by the soft tokens."""
+        first = _competing(self.restrict, soft.device)
+        with torch.enable_grad():
+            soft = soft.detach().requires_grad_()
+            loss = _loss_of(self.reader, self.past, first, *self.prefix(soft), *spoken)
+            (gradient,) = torch.autograd.grad(loss, soft)
+        return loss.detach(), gradient
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -234,6 +340,22 @@ class BridgeLearner:
             share = torch.stack(entropies).mean(0)
             metrics["prediction_entropy"] = float(-(share * share.clamp(min=1e-9).log()).sum())
         return metrics
+
+
+class _WithGradient(torch.autograd.Function):
+    """A loss whose gradient is computed along with it."""
+
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, stage: Recorded, *spoken: Tensor) -> Tensor:
+        loss, gradient = stage(soft, *spoken)
+        ctx.save_for_backward(gradient.clone())  # both lie where the next step's will
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def drop_features(states: Tensor, mean: Tensor, rows: Sequence[int], share: float) -> Tensor:

@@ -186,6 +186,43 @@ def test_features_are_dropped_on_the_gpu_where_states_are_copied_as_they_are_sto
     assert gpu.waits == ["_to_copy to the GPU"] * 4, "states, their mask, what is kept, and the order of the rows"
 
 
+def test_a_recorded_step_waits_for_what_it_is_given_only(data, lms, gpu):
+    split, lm = (
+        (FeatureStore(data.features, "train", data.task).layer(LAYER), data.frame("train")),
+        moved(lms["gemma3"]),
+    )
+    bridge = runtime(lms["llama"], lm, data.task).bridge
+    learner = BridgeLearner(bridge, lm, data.task, split, split, ReceiverSide(), loss="labels", compiled=True)
+    losses = [learner.loss([0, 1, 2]) for _ in range(2)]
+    assert losses[0].item() == losses[1].item()
+    gpu.waits.clear()
+    loss = learner.loss([5, 3, 4])  # other texts and labels: the same shapes
+    loss.backward()
+    assert set(gpu.waits) == {"_to_copy to the GPU"}, gpu.waits
+    assert len(learner.receiver_stage.graphs) == 1
+
+
+def test_a_recorded_loss_keeps_its_gradient_while_another_is_computed(data, lms, gpu):
+    split, lm = (
+        (FeatureStore(data.features, "train", data.task).layer(LAYER), data.frame("train")),
+        moved(lms["gemma3"]),
+    )
+    bridge = runtime(lms["llama"], lm, data.task).bridge
+    learner = BridgeLearner(bridge, lm, data.task, split, split, ReceiverSide(), compiled=True)
+    weight = bridge.last.weight
+
+    def gradient(*between):
+        weight.grad = None
+        loss = learner.loss([0, 1])
+        others = [learner.loss(rows) for rows in between]
+        loss.backward()
+        return weight.grad.cpu(), loss.item(), others
+
+    (alone, value, _), (kept, same, _) = gradient(), gradient([2, 3])
+    torch.testing.assert_close(kept, alone, rtol=0, atol=0)
+    assert value == same
+
+
 @pytest.fixture
 def deterministic():
     """Undo at the end what a run demands of PyTorch for the rest of a process."""
@@ -194,7 +231,15 @@ def deterministic():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"loss": "vocabulary", "diversity": 0.1}, {"alignment_steps": 0}, {"primer_position": "after"}]
+    "changes",
+    [
+        {},
+        {"loss": "vocabulary", "diversity": 0.1},
+        {"alignment_steps": 0},
+        {"primer_position": "after"},
+        {"compiled": True},
+        {"compiled": True, "loss": "vocabulary", "primer_position": "after"},
+    ],
 )
 @pytest.mark.parametrize("family", ["gemma3", "gpt2"])
 def test_a_bridge_trains_and_answers_as_on_the_cpu(data, lms, tmp_path, gpu, deterministic, family, changes):

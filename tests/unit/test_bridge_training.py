@@ -3,6 +3,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
 from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, label_log_likelihoods, text_prefix
+from telepathy.training import bridge as bridge_training
 from telepathy.training import loop
 from telepathy.training.alignment import SHARPNESS, AnswerAlignment, LabelAlignment, alignment_learner, repeated_line
 from telepathy.training.bridge import (
@@ -527,6 +529,37 @@ def test_settings_without_steps_have_no_alignment(data, lms, tmp_path, determini
     train_bridge(data, lms["gpt2"], settings(alignment_steps=0), k=2, seed=1, target=tmp_path / "none")
     content = json.loads((tmp_path / "none/training.json").read_text())
     assert content["alignment"] == [] and content["history"][0]["step"] > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("loss", ["labels", "vocabulary"])
+def test_a_compiled_step_has_the_loss_and_the_gradients_of_a_plain_one(data, lms, monkeypatch, family, loss):
+    torch._dynamo.reset()
+    quick = partial(bridge_training.compiled_view, backend="aot_eager")
+    monkeypatch.setattr(bridge_training, "compiled_view", quick)
+    plain, compiled = (learner(data, lms[family], loss=loss, diversity=0.1, compiled=how) for how in (False, True))
+    for rows in (range(6), [3], [7, 0]):
+        (expected, wanted), (found, gradients) = (step(each, rows) for each in (plain, compiled))
+        torch.testing.assert_close(found, expected, **CLOSE)
+        torch.testing.assert_close(gradients, wanted, **CLOSE)
+
+
+def step(learning, rows):
+    """Loss and gradients of a batch."""
+    learning.bridge.zero_grad()
+    loss = learning.loss(rows)
+    loss.backward()
+    return loss.detach(), [value.grad.clone() for value in learning.bridge.parameters() if value.grad is not None]
+
+
+def test_a_bridge_is_trained_compiled_if_it_is_asked_to_be(data, lms, tmp_path, deterministic, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bridge_training, "compiled_view", lambda lm, whole: seen.append(lm.name) or lm)
+    for compiled in (False, True):
+        train_bridge(data, lms["gpt2"], settings(compiled=compiled), k=2, seed=1, target=tmp_path / str(compiled))
+    assert seen == ["gpt2"]
+    plain, other = (load_bridge(tmp_path / str(compiled))[0].state_dict() for compiled in (False, True))
+    torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_dropped_features_are_the_mean_and_kept_ones_keep_the_expectation():

@@ -14,8 +14,8 @@ from telepathy.errors import TelepathyError
 from telepathy.features import encode_task
 from telepathy.files import write_json
 from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
+from telepathy.models.compiled import compiled_view
 from telepathy.models.loading import decoder_layers, head_logits, hidden_states, load_language_model, pad
-from telepathy.runtime import compiled_view
 from telepathy.scoring.labels import LabelSet, beginning, label_log_likelihoods, text_prefix
 from telepathy.training.bridge import answer_loss
 

@@ -9,8 +9,8 @@ from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
 from telepathy.inference import Telepathy, check_room
+from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import hidden_states
-from telepathy.runtime import Recorded, compiled_view
 from telepathy.tasks.prompts import prompt_ids
 from tests.unit.conftest import build_lm
 
