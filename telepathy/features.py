@@ -221,10 +221,16 @@ class FeatureStore:
 
 
 class LayerStates:
-    """Sender states of one layer, ragged over examples."""
+    """Sender states of one layer, ragged over examples.
+
+    Attributes:
+        bits: states of all tokens one after another, ``[tokens, d]``, bfloat16 as uint16.
+        offsets: first token of every example, and the end, ``[examples + 1]``.
+        pinned: batches lie in memory from which a GPU copies by itself, while the CPU goes on.
+    """
 
     def __init__(self, bits: np.ndarray, offsets: np.ndarray):
-        self.bits, self.offsets = bits, offsets
+        self.bits, self.offsets, self.pinned = bits, offsets, False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -241,7 +247,8 @@ class LayerStates:
         """Return bfloat16 states ``[batch, longest, d]``, zero-padded, and the mask of real tokens."""
         spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
         longest = max(end - start for start, end in spans)
-        states = torch.zeros(len(rows), longest, self.bits.shape[1], dtype=torch.bfloat16)
+        shape = len(rows), longest, self.bits.shape[1]
+        states = torch.zeros(shape, dtype=torch.bfloat16, pin_memory=self.pinned)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
         for row, (start, end) in enumerate(spans):
             states[row, : end - start] = torch.from_numpy(self.bits[start:end]).view(torch.bfloat16)

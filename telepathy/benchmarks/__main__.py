@@ -22,10 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("docs/results/gpu"), help="folder of latency.csv and speed.csv"
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        choices=["eager", "compiled"],
+        help="those of the study if absent; eager relays take most of the time",
+    )
     options = parser.parse_args(arguments)
     try:
         config = read_yaml(options.config)
-        measure_full_size(config, options.study, choose_compute(options.device), options.out)
+        measure_full_size(config, options.study, choose_compute(options.device), options.out, options.modes)
     except TelepathyError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ ROOT = Path(__file__).parents[2]
 WARMUPS, STEPS = 3, 20
 
 
-def measure_full_size(config: Config, study: str, compute: Compute, folder: str | Path) -> pd.DataFrame:
+def measure_full_size(
+    config: Config, study: str, compute: Compute, folder: str | Path, modes: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Write ``latency.csv`` and ``speed.csv`` of one GPU into a folder.
 
     Args:
@@ -41,6 +43,7 @@ def measure_full_size(config: Config, study: str, compute: Compute, folder: str 
         study: study whose models have the source ``random`` and which has the key ``benchmark``.
         compute: device and precision; off a GPU every row of ``speed.csv`` is ``unmeasured``.
         folder: where to write.
+        modes: ``eager``, ``compiled`` or both; None for those of the study.
 
     Returns:
         ``speed.csv``: columns ``what``, ``value``, ``unit``, ``goal``, ``device``, ``status``.
@@ -52,6 +55,8 @@ def measure_full_size(config: Config, study: str, compute: Compute, folder: str 
     settings = benchmark_settings(config, study)
     if not settings:
         raise TelepathyError(f"The study {study} times nothing: give it the key benchmark in config.yaml.")
+    if modes is not None:
+        settings = {**settings, "modes": list(modes)}
     seed_everything(0)
     with tempfile.TemporaryDirectory() as scratch:
         models = _models(config, study, compute)
@@ -62,8 +67,9 @@ def measure_full_size(config: Config, study: str, compute: Compute, folder: str 
             load, data.examples, LatencyConfig(**take(LatencyConfig, settings)), Path(folder) / "latency.csv"
         )
         trained = method_settings(config, settings["method"], study, settings["task"])
-        modes = latency["mode"].unique()
-        shares = {mode: _training_share(load(False), data, trained, mode == "compiled") for mode in modes}
+        shares = {
+            mode: _training_share(load(False), data, trained, mode == "compiled") for mode in latency["mode"].unique()
+        }
     table = _table(latency, shares, compute)
     write_csv(Path(folder) / "speed.csv", table)
     return table

@@ -245,6 +245,7 @@ class BridgeLearner:
         self.diversity, self.input_dropout = diversity, input_dropout
         self.states, self.train = train
         self.dev_states, self.dev = dev
+        self.states.pinned = receiver.compute.device.type == "cuda"
         end = line_end(receiver)  # what is generated is read up to the end of its line
         self.answers = answer_rows(receiver, task, train[1], end)
         self.dev_answers = answer_rows(receiver, task, dev[1], end)
@@ -285,7 +286,7 @@ class BridgeLearner:
         return soft[torch.tensor(order).argsort().to(soft.device)]
 
     def _read(self, states: LayerStates, rows: Sequence[int], dropout: float) -> Tensor:
-        batch, mask = (part.to(self.receiver.compute.device) for part in states.batch(rows))
+        batch, mask = (part.to(self.receiver.compute.device, non_blocking=True) for part in states.batch(rows))
         if dropout:
             batch = drop_features(batch, self.bridge.state_mean, rows, dropout)
         with self.receiver.compute.mixed_precision(), self.receiver.compute.short_attention():

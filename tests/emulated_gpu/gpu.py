@@ -92,7 +92,9 @@ class _Factories(TorchDispatchMode):
     """Sees operations that have no tensor of the GPU among their arguments, and may ask for one."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if kwargs.pop("pin_memory", False):  # which the CPU build has no memory for
+            GPU.pinned += 1
         wanted = kwargs.get("device")
         here = wanted is not None and torch.device(wanted).type == "cuda"
         if here or any(isinstance(tensor, GpuTensor) for tensor in _tensors((args, kwargs))):
@@ -106,12 +108,14 @@ class Gpu:
     Attributes:
         launched: how often each operation ran.
         waits: what made the CPU wait or copy.
+        pinned: tensors that were made in pinned memory.
         tape: the graph that is being recorded; None where none is.
     """
 
     def __init__(self) -> None:
         self.launched: Counter[str] = Counter()
         self.waits: list[str] = []
+        self.pinned = 0
         self.tape: Graph | None = None
 
     def wait(self, why: str) -> None:

@@ -31,11 +31,11 @@ def deterministic():
 def test_the_command_measures_all_rows_of_the_goals_eager_and_compiled(gpu, tmp_path, deterministic):
     config = read_yaml(ROOT / "config.yaml")
     little = {"batch_sizes": [1, 16], "warmups": 0, "trials": 1, "batch_trials": 1, "inputs": 2, "relays": [50]}
-    little |= {"batched_relays": False, "protocols": ["equal_work"], "modes": ["eager", "compiled"]}
+    little |= {"batched_relays": False, "protocols": ["equal_work"]}
     config["studies"]["rehearsal_tiny"]["benchmark"] |= little
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--study", "rehearsal_tiny", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "gpu")]
-    assert main(options) == 0
+    assert main([*options, "--modes", "eager", "compiled"]) == 0
     table = pd.read_csv(tmp_path / "gpu" / "speed.csv")
     assert set(table["what"]) == ROWS
     assert set(table["status"]) == {"measured"}

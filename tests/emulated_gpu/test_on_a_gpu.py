@@ -183,6 +183,7 @@ def test_features_are_dropped_on_the_gpu_where_states_are_copied_as_they_are_sto
     gpu.waits.clear()
     learner.training_tokens(range(4))
     assert [(found.device.type, found.dtype) for found in dropped] == [("cuda", torch.float32)]
+    assert gpu.pinned == 1
     assert gpu.waits == ["_to_copy to the GPU"] * 4, "states, their mask, what is kept, and the order of the rows"
 
 
