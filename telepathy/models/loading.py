@@ -125,6 +125,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
             folder,
             config=config,
             dtype=compute.dtype,
+            device_map=compute.device,  # to a GPU straight from the file
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,

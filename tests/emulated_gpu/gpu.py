@@ -5,6 +5,7 @@ may wait for the GPU or copy from the CPU. It says nothing of speed, nor of kern
 """
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -281,6 +282,9 @@ def emulated() -> Iterator[Gpu]:
     stand_ins[torch.profiler, "profile"] = Profile
     before = {place: getattr(*place) for place in stand_ins}
     lifted = torch._C._only_lift_cpu_tensors()
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = (
+        "1"  # transformers loads by several threads, and the emulation is one's own
+    )
     GPU.__init__()  # type: ignore[misc]
     # A module moves to the device by new parameters: a GpuTensor cannot become the content of an old one.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -291,6 +295,7 @@ def emulated() -> Iterator[Gpu]:
         with _Factories():
             yield GPU
     finally:
+        del os.environ["HF_DEACTIVATE_ASYNC_LOAD"]
         for place, original in before.items():
             setattr(*place, original)
         torch._C._set_only_lift_cpu_tensors(lifted)

@@ -19,7 +19,7 @@ from telepathy.methods.adapters import adapter_config
 from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
 from telepathy.methods.prompted import few_shot, zero_shot
 from telepathy.methods.tuning import tune_receiver
-from telepathy.models.loading import decoder_layers
+from telepathy.models.loading import decoder_layers, load_language_model
 from telepathy.tasks.prompts import prompt_ids
 from telepathy.training import loop
 from telepathy.training.bridge import BridgeLearner, ReceiverSide
@@ -65,6 +65,18 @@ def shares(model, texts):
 def test_a_gpu_is_found_and_used(gpu):
     compute = choose_compute()
     assert (compute.device.type, compute.dtype) == ("cuda", torch.bfloat16)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+def test_a_model_is_loaded_to_the_gpu_as_it_is_to_the_cpu(lms, tmp_path, gpu, family):
+    for part in (lms[family].model, lms[family].tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    loaded = load_language_model(tmp_path / "model", choose_compute("auto", "float32"))
+    assert {parameter.device.type for parameter in loaded.model.parameters()} == {"cuda"}
+    ids = torch.tensor([[1, 50, 60, 70]])
+    with torch.no_grad():
+        expected = lms[family].model(input_ids=ids).logits
+        torch.testing.assert_close(loaded.model(input_ids=ids.to("cuda")).logits.cpu(), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("primer_position", ["before", "after"])
