@@ -13,7 +13,8 @@ def summarise_costs(files: Iterable[Path], target: str | Path) -> pd.DataFrame:
     """Sum benchmark files ``<rule>/<job>.jsonl`` into a row a rule.
 
     Columns: ``rule``, ``jobs``, ``seconds`` (wall time summed over jobs), ``cpu_seconds``,
-    ``max_memory_mb`` (largest resident set of a job).
+    ``max_memory_mb`` (largest resident set of a job). Snakemake looks at CPU time and memory every half second at
+    first and every 30 seconds later, so up to 30 seconds of each job are missing in them.
     """
     jobs = [{"rule": file.parent.name, **_last(file)} for file in files]
     frame = pd.DataFrame(jobs, columns=["rule", "s", "cpu_time", "max_rss"])

@@ -38,6 +38,7 @@ CLAIMS = (
 )
 COSTS = (
     "Machine time by rule, summed over the jobs that Snakemake measured; memory is the largest resident set of a job. "
+    "CPU time and memory are sampled and lack up to the last 30 seconds of a job. "
 )
 
 
