@@ -193,7 +193,7 @@ def test_features_are_dropped_on_the_gpu_where_states_are_copied_as_they_are_sto
     dropped = []
     monkeypatch.setattr(bridge, "forward", lambda states, mask: dropped.append(states) or states[:, :3])
     gpu.waits.clear()
-    learner.training_tokens(range(4))
+    learner.training_tokens([row % 8 for row in range(64)])  # the whole of a batch at once
     assert [(found.device.type, found.dtype) for found in dropped] == [("cuda", torch.float32)]
     assert gpu.pinned == 1
     assert gpu.waits == ["_to_copy to the GPU"] * 4, "states, their mask, what is kept, and the order of the rows"
