@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +100,13 @@ class LanguageModel:
 def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     """Load a model folder made by `telepathy.models.sources.fetch_model`, frozen and in eval mode.
 
-    Only safetensors are read and no code of the folder is run.
+    Only safetensors are read and no code of the folder is run. The sha256 of every file is compared at every load: of
+    weights, which are plain numbers, while they are read, and of all else before.
 
     Raises:
         TelepathyError: if the folder has no configuration or no safetensors weights, a file is not the
-            one that was fetched (its sha256 is compared at every load), or the model is of a family
-            that cannot take part (see `telepathy.models.families`).
+            one that was fetched, or the model is of a family that cannot take part (see
+            `telepathy.models.families`).
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -112,7 +114,10 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
             f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
         )
     source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
-    check_files(folder, source.get("files", {}), f"delete {folder} to fetch the model anew")
+    files = source.get("files", {})
+    weights = {name: value for name, value in files.items() if name.endswith(".safetensors")}
+    remedy = f"delete {folder} to fetch the model anew"
+    check_files(folder, {name: files[name] for name in files.keys() - weights.keys()}, remedy)
     if read_json(folder / "config.json").get("auto_map"):
         raise TelepathyError(
             f"{folder} asks to run its own code, which is never done: choose a model without auto_map."
@@ -120,8 +125,23 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     transformers_logging.disable_progress_bar()
     config = read_config(folder)
     tokenizer = _load_tokenizer(folder)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        whole = pool.submit(check_files, folder, weights, remedy)
+        try:
+            model = _read_weights(folder, config, compute)
+        finally:
+            whole.result()  # whatever went wrong: if a file is damaged, this says so
+    model = _text_only(model).to(compute.device).eval().requires_grad_(False)
+    _refuse_encoder(folder.name, model)
+    _forget_unknown_tokens(tokenizer, model)
+    lay_out_once(model)
+    model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
+    return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def _read_weights(folder: Path, config: Any, compute: Compute) -> Any:
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=compute.dtype,
@@ -132,12 +152,6 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         )
     except SafetensorError as error:
         raise TelepathyError(f"The weights in {folder} are no safetensors ({error}): fetch the model anew.") from error
-    model = _text_only(model).to(compute.device).eval().requires_grad_(False)
-    _refuse_encoder(folder.name, model)
-    _forget_unknown_tokens(tokenizer, model)
-    lay_out_once(model)
-    model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
-    return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
 
 
 def with_model(

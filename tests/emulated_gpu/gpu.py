@@ -1,7 +1,8 @@
 """An emulated GPU: tensors of the device cuda:0 that the CPU computes, and what stands for ``torch.cuda``.
 
-It is as strict as a GPU where code goes wrong: tensors of two devices do not mix, and while a graph is recorded nothing
-may wait for the GPU or copy from the CPU. It says nothing of speed, nor of kernels that only a GPU has.
+It is as strict as a GPU where code goes wrong: tensors of two devices do not mix, while a graph is recorded nothing may
+wait for the GPU or copy from the CPU, and where determinism is demanded some operations are refused. It says nothing of
+speed, nor of kernels that only a GPU has.
 """
 
 import contextlib
@@ -21,6 +22,15 @@ READ_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uni
 """Operations whose result the CPU must see before it can go on."""
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 """Operations that take indices of the CPU too, and copy them."""
+
+NOT_DETERMINISTIC: dict[str, Callable[..., bool]] = {
+    "cumsum": lambda tensor, *_, **__: tensor.is_floating_point(),
+    "nll_loss2d_forward": lambda _scores, _gold, _weight, reduction, *_: reduction != 0,
+    "bincount": lambda _tensor, weights=None, *_: weights is not None,
+    **dict.fromkeys(("histc", "kthvalue", "put_", "scatter_reduce", "scatter_reduce_"), lambda *_, **__: True),
+}
+"""Operations that a GPU refuses where determinism is demanded: of those that `torch.use_deterministic_algorithms` lists
+the ones that language models and losses may come to use, and when."""
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -133,6 +143,9 @@ class Gpu:
         name = func._schema.name.removeprefix("aten::")
         tensors = list(_tensors((args, kwargs)))
         here = self._place(name, tensors, kwargs.get("device"))
+        demanded = torch.are_deterministic_algorithms_enabled()
+        if demanded and name in NOT_DETERMINISTIC and NOT_DETERMINISTIC[name](*args, **kwargs):
+            raise RuntimeError(f"{name} has no deterministic implementation on a GPU")
         self.launched[name] += 1
         if name == "_fused_sdp_choice":
             return 0  # attention by matrix products: the other kernels are the CPU's or a GPU's own
@@ -282,9 +295,7 @@ def emulated() -> Iterator[Gpu]:
     stand_ins[torch.profiler, "profile"] = Profile
     before = {place: getattr(*place) for place in stand_ins}
     lifted = torch._C._only_lift_cpu_tensors()
-    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = (
-        "1"  # transformers loads by several threads, and the emulation is one's own
-    )
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers loads by threads, and the emulation is in one
     GPU.__init__()  # type: ignore[misc]
     # A module moves to the device by new parameters: a GpuTensor cannot become the content of an old one.
     torch.__future__.set_overwrite_module_params_on_conversion(True)

@@ -78,6 +78,27 @@ def test_nothing_waits_while_a_graph_is_recorded(gpu, what):
         WAITS[what](tensor)
 
 
+REFUSED = {
+    "sums of floats one by one": lambda: torch.ones(3, device="cuda").cumsum(0),
+    "a loss over places, summed": lambda: F.cross_entropy(
+        torch.ones(1, 2, 3, device="cuda"), torch.zeros(1, 3, dtype=torch.long, device="cuda")
+    ),
+    "the second smallest": lambda: torch.ones(3, device="cuda").kthvalue(2),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_gpu_does_in_no_fixed_order_is_refused_where_determinism_is_demanded(gpu, what):
+    REFUSED[what]()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.ones(3, dtype=torch.long, device="cuda").cumsum(0).tolist() == [1, 2, 3]
+        with pytest.raises(RuntimeError, match="no deterministic implementation"):
+            REFUSED[what]()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_recording_computes_nothing_and_a_replay_all_of_it(gpu):
     given, total = torch.ones(2, device="cuda"), torch.zeros((), device="cuda")
     graph = torch.cuda.CUDAGraph()

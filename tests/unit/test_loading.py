@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
-from telepathy.files import sha256_of
+from telepathy.files import sha256_of, write_json
 from telepathy.models.loading import (
     LanguageModel,
     _packed,
@@ -304,6 +304,27 @@ def test_a_model_fetched_from_the_folder_of_another_loads(saved, tmp_path):
 def test_a_source_that_does_not_exist_is_refused_with_its_path(tmp_path):
     with pytest.raises(TelepathyError, match=f"Model tiny should lie at {tmp_path / 'absent'}, but there is no such"):
         fetch({"path": str(tmp_path / "absent")}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("place", [0, 9, -1])
+def test_a_changed_byte_is_refused_with_its_file_whatever_it_breaks(saved, name, place):
+    folder = saved("llama")
+    hashes = {file.name: sha256_of(file) for file in folder.iterdir()}
+    write_json(folder / "source.json", {"files": hashes})
+    load_language_model(folder, CPU)
+    content = bytearray((folder / name).read_bytes())
+    content[place] ^= 0x20
+    (folder / name).write_bytes(content)
+    with pytest.raises(TelepathyError, match=rf"{name} is damaged .*: delete {folder} to fetch the model anew"):
+        load_language_model(folder, CPU)
+
+
+def test_weights_that_are_no_safetensors_are_refused_where_no_hash_is_known(saved):
+    folder = saved("llama")
+    (folder / "model.safetensors").write_bytes(b"no header")
+    with pytest.raises(TelepathyError, match="are no safetensors"):
+        load_language_model(folder, CPU)
 
 
 def test_a_source_without_safetensors_is_refused(saved, tmp_path):
