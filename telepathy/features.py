@@ -192,20 +192,20 @@ class FeatureStore:
             raise TelepathyError(f"{folder} has no split {split}; it has {', '.join(self.index['splits'])}.")
         if self.index["prompt"] != task.prompt_hash:
             raise TelepathyError(f"{folder} was encoded with another prompt of {task.name}: delete it to encode anew.")
-        self.offsets = np.load(self._whole("offsets.npy"))
+        self.offsets = np.load(self._checked("offsets.npy"))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def _whole(self, name: str) -> Path:
-        """A file whose content is what was written."""
+    def _checked(self, name: str) -> Path:
+        """Path of a file, once its content is known to be what was written."""
         files = self.index["splits"][self.split]["files"]
         check_files(self.folder, {name: files[name]}, f"delete {self.folder.parent} to encode anew")
         return self.folder / name
 
     @cached_property
     def _pooled(self) -> dict[str, Tensor]:
-        return load_file(self._whole("pooled.safetensors"))
+        return load_file(self._checked("pooled.safetensors"))
 
     def pooled(self, layer: int, kind: str) -> np.ndarray:
         """Return the ``mean`` or ``last`` state of every example, ``[examples, d]`` float32."""
@@ -217,7 +217,7 @@ class FeatureStore:
             kept = ", ".join(map(str, self.index["layers"]))
             raise TelepathyError(f"{self.folder.parent} holds no layer {layer}: it holds {kept}.")
         # Copied on write, so that PyTorch, which knows no arrays that cannot be written, takes it without a copy.
-        return LayerStates(np.load(self._whole(f"layer{layer}.npy"), mmap_mode="c"), self.offsets)
+        return LayerStates(np.load(self._checked(f"layer{layer}.npy"), mmap_mode="c"), self.offsets)
 
 
 class LayerStates:

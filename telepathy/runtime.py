@@ -9,7 +9,7 @@ from telepathy.models.loading import LanguageModel
 from telepathy.scoring.generation import generate
 from telepathy.scoring.labels import LabelSet, label_scores
 from telepathy.tasks.spec import Task
-from telepathy.training.bridge import ReceiverSide, fixed_embeddings, heard, receiver_prefix, shared_beginning
+from telepathy.training.bridge import ReceiverSide, embeddings_after, heard, receiver_prefix, shared_beginning
 
 
 class BridgeRuntime:
@@ -51,7 +51,7 @@ class BridgeRuntime:
         self.bridge, self.receiver, self.task, self.side = bridge.to(device).eval(), receiver, task, side
         self.labels = LabelSet.of(receiver, task) if task.labels else None
         self._past, self.shared = shared_beginning(receiver, task, side)
-        self._after = fixed_embeddings(receiver, task, side)
+        self._after = embeddings_after(receiver, task, side)
         self.fixed_tokens = self.shared + self._after.shape[1]
         self._answerer = compiled_view(receiver, whole=False) if compiled else receiver
         self._relative = relative

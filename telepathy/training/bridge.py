@@ -80,7 +80,7 @@ def shared_beginning(receiver: LanguageModel, task: Task, side: ReceiverSide) ->
     return (beginning(receiver, before) if before else None), len(before)
 
 
-def fixed_embeddings(receiver: LanguageModel, task: Task, side: ReceiverSide) -> Tensor:
+def embeddings_after(receiver: LanguageModel, task: Task, side: ReceiverSide) -> Tensor:
     """Embeddings of what stands after the soft tokens of every example, ``[1, positions, d_receiver]``."""
     _, after = fixed_ids(receiver, task, side)
     return _fixed(receiver, after, 1)
@@ -91,7 +91,7 @@ def heard(soft_tokens: Tensor, after: Tensor, shared: int) -> tuple[Tensor, Tens
 
     Args:
         soft_tokens: ``[batch, k, d_receiver]``.
-        after: of `fixed_embeddings`.
+        after: of `embeddings_after`.
         shared: positions of the beginning.
     """
     batch = len(soft_tokens)
@@ -252,10 +252,11 @@ class BridgeLearner:
         self.labels = LabelSet.of(receiver, task) if task.labels else None
         self.restrict = self.labels if loss == "labels" else None
         self.past, self.shared = shared_beginning(receiver, task, side)
-        self.after = fixed_embeddings(receiver, task, side)
+        self.after = embeddings_after(receiver, task, side)
         self.reader = compiled_view(receiver, whole=False) if compiled else receiver
         record = compiled and receiver.compute.device.type == "cuda"
         self.receiver_stage = Recorded(self._loss_and_gradient, record) if compiled else None
+        self.padded_to = max(map(len, self.answers)) if record else 0  # a recording for each shape would fill the GPU
 
     @property
     def trainable(self) -> nn.Module:
@@ -305,7 +306,7 @@ class BridgeLearner:
             if self.receiver_stage is None:
                 loss = answer_loss(self.receiver, *self.prefix(soft), answers, self.restrict, self.past)
             else:
-                spoken = _spoken(self.receiver, answers, self.restrict, max(map(len, self.answers)))
+                spoken = _spoken(self.receiver, answers, self.restrict, self.padded_to)
                 loss = _WithGradient.apply(soft, self.receiver_stage, *spoken)
         return loss + self.diversity * mean_similarity(soft) if self.diversity else loss
 
