@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from telepathy.errors import TelepathyError
 
 SPECIAL = ("<pad>", "<s>", "</s>")
+FILE_SIZE = "5GB"
+"""Most that a file of weights holds. Large models on the hub lie in such files, which are hashed at the same time."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -46,6 +48,6 @@ def random_model(name: str, shape: Mapping[str, Any], device: str | torch.device
 
 def save_random_model(name: str, shape: Mapping[str, Any], target: Path) -> dict[str, Any]:
     """Write a random model with its byte tokenizer as a Hugging Face folder; returns its source."""
-    random_model(name, shape).save_pretrained(target)
+    random_model(name, shape).save_pretrained(target, max_shard_size=FILE_SIZE)
     byte_tokenizer().save_pretrained(target)
     return {"random": dict(shape)}

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
+from telepathy.models import shapes
 from telepathy.models.loading import load_language_model
 from telepathy.models.shapes import byte_tokenizer, random_model
 from telepathy.models.sources import fetch_model
@@ -28,6 +29,23 @@ def test_a_random_model_is_made_loaded_and_has_its_shape(folder):
     assert (lm.width, lm.depth, lm.max_positions, lm.bos_id) == (16, 2, 64, 1)
     assert lm.source["random"] == SHAPE
     assert lm.model(input_ids=torch.tensor([lm.token_ids("abc")])).logits.shape == (1, 3, 300)
+
+
+def test_a_large_random_model_lies_in_several_files_each_of_which_is_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "FILE_SIZE", "12KB")
+    fetch_model("tiny", {"random": SHAPE}, tmp_path / "tiny", tmp_path / "downloads", tmp_path / "pins")
+    files = sorted((tmp_path / "tiny").glob("*.safetensors"))
+    assert len(files) > 1
+    compute = Compute(device=torch.device("cpu"), dtype=torch.bfloat16)
+    loaded = load_language_model(tmp_path / "tiny", compute).model.state_dict()
+    for name, weight in random_model("tiny", SHAPE).state_dict().items():
+        assert torch.equal(loaded[name], weight), name
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(TelepathyError, match=file.name):
+            load_language_model(tmp_path / "tiny", compute)
+        file.write_bytes(whole)
 
 
 def test_a_random_model_is_the_same_every_time_and_leaves_the_random_state_alone():
