@@ -20,4 +20,7 @@ with job_log(snakemake):
     sender, receiver = (load_language_model(snakemake.input[role], compute) for role in ("sender", "receiver"))
     frame = load_split(examples, "test", snakemake.params.limits.get("test"))
     predictions = text_relay(sender, receiver, task, frame, RelayConfig(**take(RelayConfig, snakemake.params.settings)))
-    write_run(predictions, task, examples, [sender.source, receiver.source], compute, snakemake)
+    empty = int((predictions["message"] == "").sum())
+    write_run(
+        predictions, task, examples, [sender.source, receiver.source], compute, snakemake, empty_messages=empty
+    )

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from telepathy.benchmarks.roofline import Work, bridge_work, model_work
 from telepathy.benchmarks.timing import Arm, Clock
 from telepathy.inference import Telepathy
-from telepathy.methods.prompted import with_prompt
-from telepathy.methods.relay import STYLES
+from telepathy.methods.relay import message_task
 from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.generation import continuation
@@ -82,10 +81,8 @@ class Arms:
         bucket = model.bucket if compiled else lambda length: length
         self.sender = Reader(model.sender, self.task, bucket, compiled)
         self.receiver = Reader(model.receiver, self.task, bucket, compiled)
-        style = STYLES["summary"]
-        told = len(model.sender.token_ids(style.before + style.after))
-        asked = f"{style.before}{{{self.task.shorten}}}{style.after}"
-        self.asked = with_prompt(self.task, asked, self.task.max_tokens + told)
+        self.asked = message_task(model.sender, self.task, "summary", chat=True)
+        self.asked_as_published = message_task(model.sender, self.task, "summary", chat=False)
         self.verbalisers = {label.name: label.verbaliser for label in self.task.labels}
 
     def equal_work(self, relays: Sequence[int]) -> dict[str, Arm]:
@@ -130,17 +127,17 @@ class Arms:
 
     def _text_relay(self, examples: Examples, tokens: int, fixed: bool) -> Labels:
         with self.clock.stage("sender"):
-            messages, counts = self._messages(examples, tokens, fixed)
+            messages, counts = self._messages(self.asked, examples, tokens, fixed)
         with self.clock.stage("receiver"):
             return self.receiver.choose(self._with_texts(examples, messages), self.task.max_tokens + tokens), counts
 
     def _with_texts(self, examples: Examples, texts: Sequence[str]) -> Examples:
         return [{**example, self.task.shorten: text} for example, text in zip(examples, texts, strict=True)]
 
-    def _messages(self, examples: Examples, tokens: int, fixed: bool) -> Labels:
-        """What the sender writes, and the length of each in tokens; ``fixed`` does not let it stop early."""
+    def _messages(self, asked: Task, examples: Examples, tokens: int, fixed: bool) -> Labels:
+        """What the sender writes, asked so, and the length of each in tokens; ``fixed`` does not let it stop early."""
         lm = self.model.sender
-        prefix, mask = self.sender.prefix([prompt_ids(lm, self.asked, example) for example in examples])
+        prefix, mask = self.sender.prefix([prompt_ids(lm, asked, example) for example in examples])
         options: dict[str, Any] = {"cache_implementation": "static"} if self.static else {}
         if fixed:
             options["min_new_tokens"] = tokens
@@ -170,7 +167,7 @@ class Arms:
     @torch.inference_mode()
     def _published_relay(self, examples: Examples) -> Labels:
         with self.clock.stage("sender"):
-            messages, counts = self._messages(examples, PUBLISHED_MESSAGE, True)
+            messages, counts = self._messages(self.asked_as_published, examples, PUBLISHED_MESSAGE, True)
         with self.clock.stage("receiver"):
             said, more = self._published_receiver(self._with_texts(examples, messages), PUBLISHED_MESSAGE)
         return said, [first + second for first, second in zip(counts, more, strict=True)]

@@ -94,7 +94,7 @@ def few_shot(
     shown = shots_that_fit(lm, task, drawn, room - min(task.max_tokens, room))
     text = BLANK_LINE.join([*(solved_example(task, example) for example in shown), ""])
     used = len(lm.token_ids(text)) if shown else 0
-    shot_task = with_prompt(task, _literal(text) + task.prompt, min(room, used + task.max_tokens))
+    shot_task = with_prompt(task, literal(text) + task.prompt, min(room, used + task.max_tokens))
     rows = prompt_rows(lm, shot_task, frame)
     predictions = answer_rows_of_tokens(lm, task, frame, rows, content_free_prompt(lm, shot_task, frame), True)
     return predictions, {
@@ -153,6 +153,6 @@ def with_prompt(task: Task, prompt: str, max_tokens: int) -> Task:
     return replace(task, prompt=prompt, max_tokens=max_tokens)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that `str.format` leaves as it is."""
     return text.replace("{", "{{").replace("}", "}}")

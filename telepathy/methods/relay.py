@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from telepathy.errors import TelepathyError
-from telepathy.methods.prompted import prompt_rows, with_prompt, zero_shot
+from telepathy.methods.prompted import literal, prompt_rows, with_prompt, zero_shot
 from telepathy.methods.writing import write_after
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.answers import answer_rows_of_tokens, generated_predictions
@@ -21,7 +21,7 @@ class Style(NamedTuple):
 
     Attributes:
         before: instruction before what the sender reads.
-        after: the words that the message follows.
+        after: the words that the message follows, where the sender is told in plain text.
         sees_question: the sender reads the whole prompt of the task, not only its text.
         paragraph: the message ends at its first blank line.
     """
@@ -39,6 +39,10 @@ STYLES = {
 }
 
 
+WORDS, DATE = "words of the user", "26 Jul 2024"
+"""What stands for a user's words in a chat template, and the date (Llama 3.1's own default) where one asks for it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
     """How the text goes from model to model.
@@ -46,6 +50,8 @@ class RelayConfig:
     Attributes:
         style: ``summary``, ``label_and_reason`` or ``chain_of_thought``.
         message_tokens: most tokens that the sender writes.
+        chat: a sender with a chat template is told as its user; one without, or (as published) every one, in plain
+            text.
         label_list: the receiver answers the task's own prompt; without, only the text and the primer
             (as published).
         characters: the sender's text is cut to so many characters (published: 256); 0 for the task's
@@ -57,6 +63,7 @@ class RelayConfig:
 
     style: str = "summary"
     message_tokens: int = 48
+    chat: bool = True
     label_list: bool = True
     characters: int = 0
     answer: str = "score"
@@ -88,13 +95,39 @@ def write_messages(sender: LanguageModel, task: Task, frame: pd.DataFrame, confi
     """Write one message an example, greedily."""
     if config.characters:
         frame = frame.assign(**{task.shorten: frame[task.shorten].str[: config.characters]})
-    style = STYLES[config.style]
-    read = task.prompt if style.sees_question else f"{{{task.shorten}}}"
-    told = len(sender.token_ids(style.before + style.after))
-    asked = with_prompt(task, style.before + read + style.after, task.max_tokens + told)
+    asked = message_task(sender, task, config.style, config.chat)
     rows = prompt_rows(sender, asked, frame)
     messages = write_after(sender, rows, config.message_tokens)
-    return [message.split("\n\n")[0].strip() for message in messages] if style.paragraph else messages
+    return [message.split("\n\n")[0].strip() for message in messages] if STYLES[config.style].paragraph else messages
+
+
+def message_task(sender: LanguageModel, task: Task, style: str, chat: bool) -> Task:
+    """The task under the prompt after which the sender writes its message.
+
+    Instruct models that are told outside of their chat template often end at once: of SmolLM2-135M-Instruct's
+    summaries of 500 movie sentences 444 were empty.
+
+    Args:
+        sender: the model that writes.
+        task: what it writes about.
+        style: key of `STYLES`.
+        chat: as a user says it, if the sender's tokenizer has a chat template.
+    """
+    before, after, sees_question, _ = STYLES[style]
+    read = task.prompt if sees_question else f"{{{task.shorten}}}"
+    if chat and sender.tokenizer.chat_template:
+        start, end = _user_turn(sender)
+        before, after = start + before, end
+    told = sum(len(sender.token_ids(part)) for part in (before, after))
+    return with_prompt(task, literal(before) + read + literal(after), task.max_tokens + told)
+
+
+def _user_turn(lm: LanguageModel) -> tuple[str, str]:
+    """What a model's chat template puts before (its BOS left out) and after the words of a user."""
+    said = [{"role": "user", "content": WORDS}]
+    whole = lm.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, date_string=DATE)
+    before, _, after = whole.partition(WORDS)
+    return before.removeprefix(lm.tokenizer.bos_token or ""), after
 
 
 def answer_messages(
@@ -116,8 +149,7 @@ def answer_messages(
 def _bare_prompt(task: Task) -> str:
     """The fields and the primer: nothing says which answers there are."""
     fields = [*task.fields, *(["options"] if task.kind == "multiple_choice" else [])]
-    primer = task.primer.replace("{", "{{").replace("}", "}}")
-    return "\n".join([*(f"{{{name}}}" for name in fields), primer])
+    return "\n".join([*(f"{{{name}}}" for name in fields), literal(task.primer)])
 
 
 def label_relay(

@@ -4,8 +4,16 @@ import torch
 
 from telepathy.errors import TelepathyError
 from telepathy.methods.prompted import zero_shot
-from telepathy.methods.relay import RelayConfig, answer_messages, label_relay, text_relay, write_messages
+from telepathy.methods.relay import (
+    RelayConfig,
+    answer_messages,
+    label_relay,
+    message_task,
+    text_relay,
+    write_messages,
+)
 from telepathy.methods.writing import write_after
+from telepathy.tasks.prompts import prompt_ids
 
 FRAME = pd.DataFrame(
     {
@@ -45,6 +53,40 @@ def test_a_summary_is_asked_for_the_text_alone(llama, task):
         prompt = f"Summarise the following text in one sentence.\n\nText: {text}\n\nSummary:"
         expected = greedy(llama, [llama.bos_id, *llama.token_ids(prompt)], 5)
         assert message == expected.split("\n\n")[0].strip()
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<{{ message.role }} on {{ date_string }}>{{ message.content }}"
+    "</{}>{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_sender_with_a_chat_template_is_told_as_its_user_and_as_published_in_plain_text(
+    llama, task, chat, monkeypatch
+):
+    monkeypatch.setattr(llama.tokenizer, "chat_template", TEMPLATE)
+    said = [{"role": "user", "content": "Summarise the following text in one sentence.\n\nText: {text}"}]
+    whole = llama.tokenizer.apply_chat_template(
+        said, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+    )
+    plain = "Summarise the following text in one sentence.\n\nText: {text}\n\nSummary:"
+    prompt = whole.removeprefix(llama.tokenizer.bos_token) if chat else plain
+    written = write_messages(llama, task, FRAME, RelayConfig(message_tokens=5, chat=chat))
+    for text, message in zip(FRAME["text"], written, strict=True):
+        ids = [llama.bos_id, *llama.token_ids(prompt.replace("{text}", text))]
+        assert message == greedy(llama, ids, 5).split("\n\n")[0].strip()
+
+
+def test_what_a_chat_template_adds_takes_no_room_from_the_text(llama, task, monkeypatch):
+    long = {"text": "word " * 200, "label": "positive", "id": "a"}
+    rooms = []
+    for template in (None, TEMPLATE):
+        monkeypatch.setattr(llama.tokenizer, "chat_template", template)
+        ids = prompt_ids(llama, message_task(llama, task, "summary", chat=True), long)
+        rooms.append(llama.tokenizer.decode(ids).count("word"))
+    assert abs(rooms[0] - rooms[1]) <= 2  # words that a seam of tokens may take
+    assert min(rooms) > 10
 
 
 def test_the_published_relay_cuts_the_text_by_characters(llama, task):
