@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import random
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ def _keep_freed_memory() -> None:
 
 def _fast_dtype(cuda: bool) -> torch.dtype:
     if cuda:
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if has_bf16 else torch.float32
@@ -131,3 +131,12 @@ def peak_memory_mb(compute: Compute) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget_peak_memory(compute: Compute) -> None:
+    """Let `peak_memory_mb` begin anew; on a CPU where Linux allows it (``/proc/self/clear_refs``, see proc(5))."""
+    if compute.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(compute.device)
+    else:
+        with suppress(OSError), open("/proc/self/clear_refs", "w") as peaks:
+            peaks.write("5")

@@ -95,7 +95,7 @@ def measure_latency(
     Returns:
         The table: times in milliseconds a call, ``examples_per_s`` from the median, the roofline and the
         median's ratio to it (equal work only), tokens generated an example, peak memory in MiB (on a CPU of
-        the process so far). Columns that an arm does not have are empty.
+        the whole process). Columns that an arm does not have are empty.
 
     Raises:
         TelepathyError: if the task has no labels.
@@ -167,7 +167,7 @@ def _row(
         "peak_memory_mb": trials.memory_mb,
     }
     if protocol == EQUAL_WORK:
-        batches = batches_of(inputs, size)
+        batches = batches_of(inputs, size)[: len(trials.total)]
         steps = float(np.median([max(counts) for counts in trials.tokens]))
         least = float(np.mean([machine.milliseconds(*arms.least_work(name, batch, steps)) for batch in batches]))
         row |= {"roofline_ms": least, "roofline_ratio": median / least}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
-from telepathy.devices import Compute, peak_memory_mb
+from telepathy.devices import Compute, forget_peak_memory, peak_memory_mb
 
 DETAILED = 20
 """Most trials in which stages, or kernels, are timed apart on a GPU."""
@@ -79,7 +79,8 @@ def interleaved(
 ) -> dict[str, Trials]:
     """Time every arm on the same batches, one arm after the other in each trial.
 
-    The arm that begins changes from trial to trial. On a GPU stages and kernels are timed in further
+    The arm that begins changes from trial to trial. Warm-ups go from the shortest batch to the longest, so that
+    trials meet few shapes that are new. On a GPU stages and kernels are timed in further
     trials, because waiting for a stage slows the whole.
 
     Args:
@@ -91,8 +92,10 @@ def interleaved(
         compute: device that is waited for.
     """
     found, names = {name: Trials() for name in arms}, list(arms)
+    by_size = sorted(batches, key=lambda batch: len(str(batch)))
+    warm = [by_size[-1 - place * len(by_size) // warmups] for place in reversed(range(warmups))]
     for trial in range(-warmups, trials):
-        batch, first = batches[trial % len(batches)], trial % len(names)
+        batch, first = warm[trial] if trial < 0 else batches[trial % len(batches)], trial % len(names)
         for name in names[first:] + names[:first]:
             one = _timed(arms[name], batch, clock, compute)
             if trial >= 0:
@@ -108,8 +111,7 @@ def _timed(arm: Arm, batch: Sequence[Any], clock: Clock, compute: Compute) -> Tr
     ready = arm.prepare(batch)
     clock.seconds.clear()
     clock.wait()
-    if clock.cuda:
-        torch.cuda.reset_peak_memory_stats(compute.device)
+    forget_peak_memory(compute)
     started = time.perf_counter()
     _, tokens = arm.run(ready)
     clock.wait()

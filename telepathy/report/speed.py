@@ -18,6 +18,9 @@ TITLES = {
 }
 
 
+LEAST_CALLS = 6
+"""Fewest calls that tell a 95 % interval of the median: five all lie on one side of it in 1 of 16 cases."""
+
 HEADS = [
     Head("Arm"),
     number("Batch"),
@@ -28,7 +31,8 @@ CAPTION = (
     "Speed in the study “{study}” on {hardware}: median milliseconds a call, from text to chosen label in every arm "
     "(equal work), with the bootstrap 95 % interval of the median; examples a second; tokens written; the least time "
     "that bytes and operations would take at the machine's measured rates, and the ratio to it. Rows marked “as "
-    "published” follow the publication's unequal protocol. {calls} timed calls an arm."
+    "published” follow the publication's unequal protocol. {calls} timed calls an arm; fewer than 6 "
+    "tell no interval."
 )
 
 
@@ -73,7 +77,7 @@ def _row(row: Mapping[Any, Any]) -> list[str]:
         str(row["batch_size"]),
         f"{row['mode']}, as published" if published else row["mode"],
         f"{row['median_ms']:.1f}",
-        f"{row['low_ms']:.1f}–{row['high_ms']:.1f}",
+        f"{row['low_ms']:.1f}–{row['high_ms']:.1f}" if row["n"] >= LEAST_CALLS else "--",
         f"{row['examples_per_s']:.1f}",
         f"{row['tokens_generated']:.0f}",
         *least,

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
+from telepathy.benchmarks import speed
 from telepathy.benchmarks.arms import Arms, _said
 from telepathy.benchmarks.latency import COLUMNS, LatencyConfig, batches_of, measure_latency
 from telepathy.benchmarks.plain import plain_answer, plain_loss
@@ -18,9 +19,10 @@ from telepathy.benchmarks.roofline import Machine, Work, bridge_work, measure_ma
 from telepathy.benchmarks.speed import GOALS, SpeedConfig, measure_speed
 from telepathy.benchmarks.timing import Arm, Clock, interleaved, median_interval
 from telepathy.bridges import BridgeConfig, build_bridge
-from telepathy.devices import Compute
+from telepathy.devices import Compute, peak_memory_mb
 from telepathy.errors import TelepathyError
 from telepathy.features import encode_task
+from telepathy.files import write_csv
 from telepathy.inference import Telepathy
 from telepathy.methods.bridge import BridgeData
 from telepathy.models.loading import LanguageModel
@@ -133,6 +135,30 @@ def test_arms_are_warmed_up_and_interleaved_on_the_same_inputs():
     assert all(len(trials.total) == 3 and trials.tokens == [[1]] * 3 for trials in found.values())
 
 
+def test_warm_ups_go_from_the_shortest_batch_to_the_longest():
+    seen = []
+    arm = Arm(run=lambda batch: seen.append(len(batch[0])) or ([], [0]))
+    batches = [["a" * length] for length in (7, 3, 9, 1, 5)]
+    interleaved({"a": arm}, batches, 3, 2, Clock(CPU), CPU)
+    assert seen == [3, 7, 9, 7, 3]
+    seen.clear()
+    interleaved({"a": arm}, batches, 7, 1, Clock(CPU), CPU)
+    assert seen[:7] == sorted(seen[:7]) and set(seen[:7]) == {1, 3, 5, 7, 9}
+
+
+def test_peak_memory_is_that_of_an_arm_alone():
+    held = [torch.ones(300 * 2**18), torch.ones(40 * 2**18)]  # 300 and 40 MiB
+
+    def grows(size):
+        return Arm(run=lambda batch: (float(torch.ones(size * 2**18)[-1]), [0]))
+
+    before = peak_memory_mb(CPU)
+    del held
+    found = interleaved({"large": grows(200), "small": grows(20)}, [[1]], 1, 2, Clock(CPU), CPU)
+    large, small = found["large"].memory_mb, found["small"].memory_mb
+    assert small + 100 < large < before
+
+
 def test_time_is_measured_without_the_preparation():
     arm = Arm(run=lambda batch: (time.sleep(0.02), [0]), prepare=lambda batch: time.sleep(0.6))
     total = interleaved({"a": arm}, [[1]], 0, 2, Clock(CPU), CPU)["a"].total
@@ -240,6 +266,11 @@ def test_the_latency_table_has_a_row_an_arm_protocol_and_batch(model, data, task
     write_speed_table(tmp_path / "latency.csv", "A study & more", "table4_speed", **files)
     text = (tmp_path / "table.tex").read_text()
     assert f"{bridge['median_ms']:.1f}" in text and r"A study \& more" in text
+    assert set(pd.read_csv(files["csv"])["95 %"]) == {"--"}
+    write_csv(tmp_path / "latency.csv", table.assign(n=6))
+    write_speed_table(tmp_path / "latency.csv", "A study", "table4_speed", **files)
+    interval = f"{bridge['low_ms']:.1f}–{bridge['high_ms']:.1f}"
+    assert interval in set(pd.read_csv(files["csv"])["95 %"])
     assert len(pd.read_csv(files["csv"])) == files["html"].read_text().count("<tr>") - 1 == len(table)
 
 
@@ -278,7 +309,7 @@ def test_the_plain_answer_is_a_label_or_nothing(model, frame):
     assert plain_answer(model, frame.to_dict("records")[0]) in {*model.task.label_names, None}
 
 
-def test_speed_is_measured_side_by_side(model, data, tmp_path):
+def test_speed_is_measured_side_by_side(model, data, tmp_path, monkeypatch):
     pd.DataFrame({"rule": ["a", "b"], "seconds": [60.0, 120.0]}).to_csv(tmp_path / "costs.csv")
     config = SpeedConfig(batch_size=2, rounds=2, evaluated=4, one_by_one=1)
     table = measure_speed(model, data, config, tmp_path / "costs.csv", tmp_path / "speed.csv").set_index("what")
@@ -287,4 +318,10 @@ def test_speed_is_measured_side_by_side(model, data, tmp_path):
     np.testing.assert_allclose(rates["ratio"], rates["ours"] / rates["reference"], rtol=0.05)
     relay = table.loc["bridge against text relay of 30 tokens, batch 1"]
     assert relay["ratio"] == pytest.approx(relay["reference"] / relay["ours"], rel=0.05)
+    least = Machine(bytes_per_second=1e9, operations_per_second=1e9)
+    monkeypatch.setattr(speed, "measure_machine", lambda compute: least)
+    row = speed._latency(model, data, config)[1]
+    arms = Arms(model, Clock(CPU), compiled=False)
+    works = [arms.least_work("bridge", [example], 0) for example in data.frame("test").head(2).to_dict("records")]
+    assert row["reference"] == pytest.approx(np.mean([least.milliseconds(*work) for work in works]))
     assert all(not weight.requires_grad and weight.grad is None for weight in model.receiver.model.parameters())
