@@ -1,10 +1,13 @@
 """From texts to answers: two frozen models and a trained bridge as one fast callable."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +30,7 @@ BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
 """Lengths in tokens to which texts are padded on a GPU, so that few shapes are recorded."""
 
 BATCH_TOKENS = 4096
-"""Most places of a padded batch."""
+"""Most places of a padded batch; where its rows are filled up to a power of two, before that."""
 
 WORKING_BYTES = 2**31
 """Room on a GPU beside the weights: activations, caches and recorded graphs."""
@@ -74,7 +77,7 @@ class Telepathy(BridgeRuntime):
             task: what is asked.
             layer: hidden-state index that is read.
             side: how the receiver reads soft tokens.
-            buckets: lengths to pad to, in tokens; None for `BUCKETS` on a GPU and none on a CPU.
+            buckets: lengths to pad to, in tokens; None for `BUCKETS` where stages are recorded, else none.
             compiled: fuse the layers' small operations with `torch.compile`, and on a GPU record the
                 stages; None for yes on a GPU and no on a CPU.
         """
@@ -82,7 +85,7 @@ class Telepathy(BridgeRuntime):
         fuse = cuda if compiled is None else compiled
         super().__init__(bridge, receiver, task, side, compiled=fuse, relative=True)
         self.sender, self.layer = sender, layer
-        self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda else ())
+        self.buckets = sorted(buckets if buckets is not None else BUCKETS if cuda and fuse else ())
         self._reader = compiled_view(sender, whole=True) if fuse else sender
         self.sender_stage = Recorded(self._read, cuda and fuse)
 
@@ -141,14 +144,15 @@ class Telepathy(BridgeRuntime):
 
         Args:
             examples: a text (where the task has one field), a mapping of the task's fields, or a
-                sequence of either. A text that is too long is cut as in training.
+                sequence of either, or a frame with the fields as columns. A text that is too long is cut as in
+                training.
 
         Returns:
             The chosen label (for a task of numbers the number, None where none was said); a list of
             them for a sequence.
 
         Raises:
-            TelepathyError: if an example lacks a field, or a prompt cannot fit.
+            TelepathyError: if an example lacks a field, a field is no text, or a prompt cannot fit.
         """
         if self.labels is None:
             return self._unpacked(examples, self._numbers)
@@ -226,6 +230,11 @@ class Telepathy(BridgeRuntime):
 
     def _fields(self, example: Example) -> Mapping[str, Any]:
         names = [*self.task.fields, *(["choices"] if self.task.kind == "multiple_choice" else [])]
+        if not isinstance(example, str | Mapping):
+            raise TelepathyError(
+                f"An example of the task {self.task.name} is a text or a mapping of its fields, "
+                f"not {type(example).__name__}."
+            )
         given = {self.task.shorten: example} if isinstance(example, str) else example
         missing = [name for name in names if name not in given]
         if missing:
@@ -233,6 +242,12 @@ class Telepathy(BridgeRuntime):
                 f"An example of the task {self.task.name} needs the fields {', '.join(names)}; "
                 f"{', '.join(missing)} is missing."
             )
+        for name in self.task.fields:
+            if not isinstance(given[name], str):
+                raise TelepathyError(
+                    f"The field {name} of an example of the task {self.task.name} is a text, "
+                    f"not {type(given[name]).__name__}."
+                )
         return given
 
     def _batched(self, examples: Sequence[Example], work: Callable[[list[list[int]]], Any]) -> list[Any]:
@@ -265,9 +280,15 @@ class Telepathy(BridgeRuntime):
 
     @staticmethod
     def _unpacked(examples: Example | Sequence[Example], work: Callable[[Sequence[Example]], list[Any]]) -> Any:
-        one = isinstance(examples, str | Mapping)
-        found = work([examples] if one else examples)  # type: ignore[list-item, arg-type]
-        return found[0] if one else found
+        if isinstance(examples, str | Mapping):
+            return work([examples])[0]
+        if isinstance(examples, pd.DataFrame):
+            examples = examples.to_dict("records")
+        if not isinstance(examples, Iterable):
+            raise TelepathyError(
+                f"Give a text, a mapping of fields, or a sequence of either, not {type(examples).__name__}."
+            )
+        return work(list(examples))
 
 
 def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int | None = None) -> None:
@@ -285,14 +306,21 @@ def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int 
         if compute.device.type != "cuda":
             return
         free_bytes = torch.cuda.mem_get_info(compute.device)[0]
-    weights = sum(file.stat().st_size for folder in set(folders) for file in Path(folder).glob("*.safetensors"))
-    needed = weights * (2 if compute.dtype == torch.float32 else 1) + WORKING_BYTES  # Files are in 16 bit.
+    weights = sum(_elements(file) for folder in set(folders) for file in Path(folder).glob("*.safetensors"))
+    needed = weights * compute.dtype.itemsize + WORKING_BYTES
     if weights and needed > free_bytes:
         names = " and ".join(dict.fromkeys(Path(folder).name for folder in folders))
         raise TelepathyError(
             f"The GPU has {free_bytes / 2**30:.1f} GiB free, but {names} need {needed / 2**30:.1f} GiB: "
             "take a larger GPU, or the device cpu."
         )
+
+
+def _elements(file: Path) -> int:
+    """Numbers in a file of weights, in whatever precision they are stored."""
+    with safe_open(file, framework="pt") as weights:
+        names = weights.keys()
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
 
 
 def _task_file(name: str) -> Path:

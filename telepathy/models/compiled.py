@@ -15,12 +15,14 @@ from telepathy.models.loading import LanguageModel, decoder_layers
 class Recorded:
     """A function of tensors that on a GPU is recorded as a CUDA graph for every new shape, then replayed.
 
-    Its result, a tensor or several, lies where the next replay of the same shape writes: use it up, or copy it.
+    Its result, a tensor or several, lies where the next replay of any shape may write: use it up, or copy it. All
+    graphs of one function share their memory, so that it is that of the largest shape and not of all together.
     """
 
     def __init__(self, function: Callable[..., Any], record: bool):
         self.function, self.record = function, record
         self.graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Any]] = {}
+        self.pool: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return what the function returns."""
@@ -44,8 +46,9 @@ class Recorded:
                 self.function(*places)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self.pool):
             result = self.function(*places)
+        self.pool = graph.pool()
         return graph, places, result
 
 

@@ -14,8 +14,9 @@ from telepathy.errors import TelepathyError
 from telepathy.models.loading import LanguageModel, head_logits, pad
 from telepathy.tasks.spec import Task
 
-ROWS = 256
-"""Most rows (examples times labels) of one forward pass over label tails: bounds memory."""
+ROWS, PLACES = 256, 2**16
+"""Most rows (examples times labels) of one forward pass over label tails, and most places of their copied caches: the
+memory that it takes does not grow with the length of the prompts."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,10 @@ def repeated(cache: Cache, times: int) -> Cache:
 
 def _tails(receiver: LanguageModel, mask: Tensor, cache: Cache, labels: LabelSet) -> Tensor:
     """Log-likelihood of every label's tokens after its first, ``[batch, n]``."""
-    batch = len(mask)
+    batch, context = mask.shape
+    step = max(1, min(ROWS, PLACES // context) // batch)
     tails = torch.zeros(batch, len(labels.tokens), device=mask.device)
-    for places, ids, real, said in _tail_parts(labels, batch, max(1, ROWS // batch), receiver.pad_id, mask.device):
+    for places, ids, real, said in _tail_parts(labels, batch, step, receiver.pad_id, mask.device):
         seen = torch.cat([mask.repeat_interleave(len(places), 0), real[:, :-1].to(mask.dtype)], dim=1)
         states = receiver.model.base_model(
             input_ids=ids[:, :-1],

@@ -197,6 +197,11 @@ class Graph:
     def __init__(self) -> None:
         self.steps: list[tuple[Any, Any, Any, Any]] = []
         self.changed: list[tuple[Tensor, Tensor]] = []
+        self.sharing: list[Graph] = [self]
+
+    def pool(self) -> list["Graph"]:
+        """The memory of this graph: all graphs that lie in it."""
+        return self.sharing
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Record an operation; to know the shape of its result it is run, which `end` undoes."""
@@ -212,6 +217,10 @@ class Graph:
         """Leave everything as before the recording, which computes nothing; results hold nothing yet."""
         for tensor, before in reversed(self.changed):
             tensor.copy_(before)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let results hold nothing: another graph has used their memory."""
         for func, _, _, found in self.steps:
             if all(result.alias_info is None for result in func._schema.returns):
                 for tensor in _tensors(found):
@@ -220,6 +229,9 @@ class Graph:
 
     def replay(self) -> None:
         """Run everything again and put each result where the first lies."""
+        for other in self.sharing:
+            if other is not self:
+                other.forget()
         for func, args, kwargs, found in self.steps:
             for old, new in zip(_tensors(found), _tensors(func(*args, **kwargs)), strict=True):
                 if old is not new:
@@ -227,8 +239,11 @@ class Graph:
 
 
 @contextlib.contextmanager
-def record(graph: Graph, **_options: Any) -> Iterator[None]:
+def record(graph: Graph, pool: list[Graph] | None = None) -> Iterator[None]:
     """Stands for `torch.cuda.graph`."""
+    if pool is not None:
+        graph.sharing = pool
+        pool.append(graph)
     GPU.tape = graph
     try:
         yield

@@ -114,5 +114,22 @@ def test_a_recording_computes_nothing_and_a_replay_all_of_it(gpu):
     assert total.item() == 2 * 2 + 4 * 2
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_graphs_that_share_memory_write_over_each_others_results(gpu, shared):
+    first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    inputs = torch.ones(2, device="cuda")
+    with torch.cuda.graph(first):
+        one = inputs + 1
+    with torch.cuda.graph(second, pool=first.pool() if shared else None):
+        two = inputs + 2
+    first.replay()
+    assert one.tolist() == [2.0, 2.0]
+    second.replay()
+    assert two.tolist() == [3.0, 3.0]
+    assert one.isnan().all().item() is shared
+    first.replay()
+    assert one.tolist() == [2.0, 2.0]
+
+
 def test_without_it_there_is_no_gpu():
     assert not torch.cuda.is_available()

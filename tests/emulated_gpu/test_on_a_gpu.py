@@ -101,6 +101,20 @@ def test_in_steady_state_nothing_is_recorded_and_only_texts_and_answers_are_copi
     assert {name: dict(stage.graphs) for name, stage in stages(model)} == recorded
 
 
+def test_all_shapes_of_a_stage_are_recorded_in_one_memory(lms, task, gpu):
+    model = runtime(moved(lms["llama"]), moved(lms["gemma3"]), task, buckets=[8, 16, 32, 64])
+    model(TEXTS)
+    model(TEXTS[:1])
+    for name, stage in stages(model):
+        assert len(stage.graphs) > 1, name
+        assert len({id(graph.pool()) for graph, _, _ in stage.graphs.values()}) == 1, name
+
+
+def test_what_is_not_recorded_is_not_padded(lms, task, gpu):
+    model = runtime(moved(lms["llama"]), moved(lms["gemma3"]), task, compiled=False)
+    assert model.bucket(33) == 33 and runtime(model.sender, model.receiver, task).bucket(33) == 64
+
+
 def stages(model):
     return [(name, getattr(model, f"{name}_stage")) for name in ("sender", "bridge", "receiver")]
 

@@ -1,5 +1,6 @@
 """The runtime against a naive path: whole forward passes, one example and one label at a time."""
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -185,6 +186,27 @@ def test_an_example_without_a_field_is_refused_with_its_name(load, choice_task):
         load(choice_task)({"question": "Which card?"})
 
 
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (3, "a sequence of either, not int"),
+        ([None], "a text or a mapping of its fields, not NoneType"),
+        (b"ab", "a text or a mapping of its fields, not int"),
+        ({"text": None}, "The field text of an example of the task films is a text, not NoneType"),
+        ([{"text": ["a", "b"]}], "is a text, not list"),
+    ],
+)
+def test_what_is_no_text_is_refused(load, task, given, sentence):
+    with pytest.raises(TelepathyError, match=sentence):
+        load(task)(given)
+
+
+def test_texts_may_come_in_a_frame_a_column_or_a_generator(load, task):
+    model, frame = load(task), pd.DataFrame({"id": range(len(TEXTS)), "text": TEXTS})
+    expected = model(TEXTS)
+    assert model(frame) == model(frame["text"]) == model(text for text in TEXTS) == expected
+
+
 @pytest.mark.parametrize("role, other", [("sender", "writes"), ("receiver", "listens")])
 def test_other_models_than_those_of_the_training_are_refused_with_both_names(
     saved, task, sender, receiver, tokenizer, role, other
@@ -231,6 +253,16 @@ def test_a_gpu_that_is_too_small_is_told_how_much_is_needed(tmp_path):
     with pytest.raises(TelepathyError, match=r"1\.0 GiB free, but reads and hears need 2\.0 GiB"):
         check_room(folders, compute, free_bytes=2**30)
     check_room(folders, compute, free_bytes=3 * 2**30)
+
+
+def test_room_is_for_weights_as_they_are_computed_with_whatever_they_are_stored_in(tmp_path):
+    (tmp_path / "reads").mkdir()
+    save_file({"weight": torch.zeros(2**20, 30), "b": torch.zeros(7)}, tmp_path / "reads" / "model.safetensors")
+    needed = 2**31 + 2 * (30 * 2**20 + 7)
+    compute = Compute(device=torch.device("cpu"), dtype=torch.bfloat16)
+    check_room([tmp_path / "reads"], compute, free_bytes=needed)
+    with pytest.raises(TelepathyError, match="take a larger GPU"):
+        check_room([tmp_path / "reads"], compute, free_bytes=needed - 1)
 
 
 @pytest.mark.parametrize("whole", [True, False])

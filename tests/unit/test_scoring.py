@@ -87,6 +87,19 @@ def test_no_forward_pass_over_label_tails_has_more_rows_than_allowed(llama, monk
     assert sizes == [2, 4, 2]
 
 
+@pytest.mark.parametrize("places, expected", [(48, [1, 3]), (47, [1, 2, 1]), (20, [1, 1, 1, 1]), (3, [1, 1, 1, 1])])
+def test_the_longer_the_prompts_the_fewer_labels_go_together(llama, monkeypatch, places, expected):
+    monkeypatch.setattr(labels_module, "PLACES", places)
+    row = [1, *range(80, 95)]
+    sizes = []
+    layer = llama.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
+    scores = label_log_likelihoods(llama, *text_prefix(llama, [row]), LABELS)
+    hook.remove()
+    assert sizes == expected
+    torch.testing.assert_close(scores, slow_scores(llama, [row]), **CLOSE)
+
+
 def test_a_beginning_that_was_run_before_counts_as_part_of_the_prompt(lm, rows):
     start, ends = [1, 80, 81, 82], [row[1:6] for row in rows]
     width = max(map(len, ends))
