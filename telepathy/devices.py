@@ -4,7 +4,8 @@ import ctypes
 import os
 import platform
 import random
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,20 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def in_any_order() -> Iterator[None]:
+    """Let a GPU add in any order, as whoever serves a model does: for timings, which depend on no sum.
+
+    Writing to a static key-value cache in a fixed order takes a sort a layer and token, which would slow relays alone.
+    """
+    demanded = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(demanded)
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -21,6 +21,4 @@ with job_log(snakemake):
     frame = load_split(examples, "test", snakemake.params.limits.get("test"))
     predictions = text_relay(sender, receiver, task, frame, RelayConfig(**take(RelayConfig, snakemake.params.settings)))
     empty = int((predictions["message"] == "").sum())
-    write_run(
-        predictions, task, examples, [sender.source, receiver.source], compute, snakemake, empty_messages=empty
-    )
+    write_run(predictions, task, examples, [sender.source, receiver.source], compute, snakemake, empty_messages=empty)

@@ -22,16 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("docs/results/gpu"), help="folder of latency.csv and speed.csv"
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument(
-        "--modes",
-        nargs="+",
-        choices=["eager", "compiled"],
-        help="those of the study if absent; eager relays take most of the time",
-    )
+    parser.add_argument("--modes", nargs="+", choices=["eager", "compiled"], help="eager relays take longest")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help="examples a call")
+    parser.add_argument("--relays", nargs="+", type=int, help="tokens of a relay's message")
+    parser.epilog = "What is absent is as in the study's benchmark."
     options = parser.parse_args(arguments)
+    given = {"modes": options.modes, "batch_sizes": options.batch_sizes, "relays": options.relays}
+    changes = {name: values for name, values in given.items() if values is not None}
     try:
         config = read_yaml(options.config)
-        measure_full_size(config, options.study, choose_compute(options.device), options.out, options.modes)
+        measure_full_size(config, options.study, choose_compute(options.device), options.out, changes)
     except TelepathyError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import StaticCache
 
 from telepathy.benchmarks.roofline import Work, bridge_work, model_work
 from telepathy.benchmarks.timing import Arm, Clock
@@ -75,6 +76,8 @@ class Arms:
     def __init__(self, model: Telepathy, clock: Clock, compiled: bool):
         self.model, self.clock, self.task = model, clock, model.task
         self.static = compiled and model.receiver.compute.device.type == "cuda"
+        self.caches: dict[int, StaticCache] = {}
+        self.longest = 0
         for name in ("sender", "bridge", "receiver"):
             stage = f"{name}_stage"
             setattr(model, stage, clock.around(name, getattr(model, stage)))
@@ -89,6 +92,7 @@ class Arms:
         """Arms from text to chosen label; ``relays`` are the lengths of messages in tokens."""
         arms = {"bridge": Arm(run=self._bridge), "direct_receiver": Arm(run=self._direct_receiver)}
         arms |= {"direct_sender": Arm(run=self._direct_sender), "label_relay": Arm(run=self._label_relay)}
+        self.longest = max([self.longest, *relays])
         for tokens in relays:
             arms[f"text_relay_{tokens}"] = Arm(run=partial(self._text_relay, tokens=tokens, fixed=False))
             arms[f"text_relay_{tokens}_fixed"] = Arm(run=partial(self._text_relay, tokens=tokens, fixed=True))
@@ -138,12 +142,25 @@ class Arms:
         """What the sender writes, asked so, and the length of each in tokens; ``fixed`` does not let it stop early."""
         lm = self.model.sender
         prefix, mask = self.sender.prefix([prompt_ids(lm, asked, example) for example in examples])
-        options: dict[str, Any] = {"cache_implementation": "static"} if self.static else {}
+        options: dict[str, Any] = {"past_key_values": self._cache(len(prefix))} if self.static else {}
         if fixed:
             options["min_new_tokens"] = tokens
         ids = continuation(lm, prefix, mask, tokens, **options)
         counts = [tokens] * len(ids) if fixed else _said(ids, lm)
         return lm.tokenizer.batch_decode(ids, skip_special_tokens=True), counts
+
+    @torch.inference_mode()
+    def _cache(self, batch: int) -> StaticCache:
+        """An empty key-value cache for the longest message, one for all messages of a batch size.
+
+        With a cache of its own for each call, transformers would compile its decoding anew for another length, and
+        record it anew for other addresses.
+        """
+        if batch not in self.caches:
+            length = self.model.bucket(self.asked.max_tokens) + self.longest
+            self.caches[batch] = StaticCache(config=self.model.sender.model.config, max_cache_len=length)
+        self.caches[batch].reset()
+        return self.caches[batch]
 
     def _published_rows(self, examples: Examples) -> Any:
         return [prompt_ids(self.model.sender, self.task, example) for example in examples]

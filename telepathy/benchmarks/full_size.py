@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from telepathy.benchmarks.latency import COLUMNS as LATENCY_COLUMNS
 from telepathy.benchmarks.latency import LatencyConfig, measure_latency
 from telepathy.benchmarks.roofline import Work, bridge_work, measure_machine, model_work
 from telepathy.bridges import BridgeConfig, build_bridge
@@ -34,16 +35,18 @@ WARMUPS, STEPS = 3, 20
 
 
 def measure_full_size(
-    config: Config, study: str, compute: Compute, folder: str | Path, modes: Sequence[str] | None = None
+    config: Config, study: str, compute: Compute, folder: str | Path, changes: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
     """Write ``latency.csv`` and ``speed.csv`` of one GPU into a folder.
+
+    The training step comes first, and what is measured is written at once: it outlives a time limit.
 
     Args:
         config: content of config.yaml.
         study: study whose models have the source ``random`` and which has the key ``benchmark``.
         compute: device and precision; off a GPU every row of ``speed.csv`` is ``unmeasured``.
         folder: where to write.
-        modes: ``eager``, ``compiled`` or both; None for those of the study.
+        changes: settings of `LatencyConfig` in place of the study's ``benchmark``.
 
     Returns:
         ``speed.csv``: columns ``what``, ``value``, ``unit``, ``goal``, ``device``, ``status``.
@@ -55,21 +58,18 @@ def measure_full_size(
     settings = benchmark_settings(config, study)
     if not settings:
         raise TelepathyError(f"The study {study} times nothing: give it the key benchmark in config.yaml.")
-    if modes is not None:
-        settings = {**settings, "modes": list(modes)}
+    settings = {**settings, **(changes or {})}
+    timed = LatencyConfig(**take(LatencyConfig, settings))
     seed_everything(0)
     with tempfile.TemporaryDirectory() as scratch:
         models = _models(config, study, compute)
         data = _data(config, study, settings["task"], Path(scratch))
         bridge, layer = _bridge(config, study, settings, models)
         load = lambda compiled: Telepathy(bridge, *models, data.task, layer, ReceiverSide(), compiled=compiled)  # noqa: E731
-        latency = measure_latency(
-            load, data.examples, LatencyConfig(**take(LatencyConfig, settings)), Path(folder) / "latency.csv"
-        )
         trained = method_settings(config, settings["method"], study, settings["task"])
-        shares = {
-            mode: _training_share(load(False), data, trained, mode == "compiled") for mode in latency["mode"].unique()
-        }
+        shares = {mode: _training_share(load(False), data, trained, mode == "compiled") for mode in timed.modes}
+        write_csv(Path(folder) / "speed.csv", _table(pd.DataFrame(columns=LATENCY_COLUMNS), shares, compute))
+        latency = measure_latency(load, data.examples, timed, Path(folder) / "latency.csv")
     table = _table(latency, shares, compute)
     write_csv(Path(folder) / "speed.csv", table)
     return table

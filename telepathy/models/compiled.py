@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from telepathy.models.loading import LanguageModel, decoder_layers
 
+RECOMPILE_LIMIT = 64
+"""Kinds of layers (families, with a mask and without, …) that a process compiles; further ones would stay slow."""
+
 
 class Recorded:
     """A function of tensors that on a GPU is recorded as a CUDA graph for every new shape, then replayed.
@@ -77,6 +80,8 @@ def compiled_view(lm: LanguageModel, whole: bool, backend: str = "inductor") -> 
         backend: of `torch.compile`.
     """
     stack = decoder_layers(lm.model)
+    # All families' layers are compiled under one count: transformers wraps their passes in one function.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     *path, last = next(name for name, module in lm.model.named_modules() if module is stack).split(".")
     model = inner = _twin(lm.model)
     for name in path:

@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from telepathy.errors import TelepathyError
 
 SPECIAL = ("<pad>", "<s>", "</s>")
+WORDS = (" red", " blue", " green", " dark")
+"""Answers of rehearsals, a token each, as the labels of tasks are for real tokenizers."""
 FILE_SIZE = "5GB"
 """Most that a file of weights holds. Large models on the hub lie in such files, which are hashed at the same time."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a byte, so that a text of so many letters has so many tokens."""
+    """A tokenizer with one token a byte, so that a text of so many letters has so many tokens; but see `WORDS`."""
     vocabulary = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: place for place, token in enumerate(vocabulary)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
     pad, bos, eos = SPECIAL
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos)
 

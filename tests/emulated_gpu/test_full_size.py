@@ -30,11 +30,12 @@ def deterministic():
 @pytest.mark.slow
 def test_the_command_measures_all_rows_of_the_goals_eager_and_compiled(gpu, tmp_path, deterministic):
     config = read_yaml(ROOT / "config.yaml")
-    little = {"batch_sizes": [1, 16], "warmups": 0, "trials": 1, "batch_trials": 1, "inputs": 2, "relays": [50]}
+    little = {"batch_sizes": [2], "warmups": 0, "trials": 1, "batch_trials": 1, "inputs": 2}
     little |= {"batched_relays": False, "protocols": ["equal_work"]}
     config["studies"]["rehearsal_tiny"]["benchmark"] |= little
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--study", "rehearsal_tiny", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "gpu")]
+    options += ["--batch-sizes", "1", "16", "--relays", "50"]
     assert main([*options, "--modes", "eager", "compiled"]) == 0
     table = pd.read_csv(tmp_path / "gpu" / "speed.csv")
     assert set(table["what"]) == ROWS
@@ -43,3 +44,5 @@ def test_the_command_measures_all_rows_of_the_goals_eager_and_compiled(gpu, tmp_
     latency = pd.read_csv(tmp_path / "gpu" / "latency.csv")
     assert set(latency["device"]) == {"cuda"}
     assert set(latency["mode"]) == {"eager", "compiled"}
+    assert set(latency["batch_size"]) == {1, 16}
+    assert {arm for arm in latency["arm"] if arm.startswith("text_relay")} == {"text_relay_50", "text_relay_50_fixed"}

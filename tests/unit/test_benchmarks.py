@@ -240,6 +240,30 @@ def test_each_input_is_in_one_batch():
     assert batches_of(list("abc"), 4) == [["a", "b", "c", "a"]]
 
 
+def test_one_static_cache_a_batch_size_serves_messages_of_all_lengths(model, frame):
+    arms = Arms(model, Clock(CPU), compiled=False)
+    arms.equal_work([4, 7])
+    batches = [frame.to_dict("records")[start : start + 2] for start in (0, 2, 4)]
+    calls = [(batch, tokens) for batch in batches for tokens in (7, 4)] + [(batches[0][:1], 4)]
+    expected = [arms._messages(arms.asked, batch, tokens, fixed=True) for batch, tokens in calls]
+    arms.static = True
+    assert [arms._messages(arms.asked, batch, tokens, fixed=True) for batch, tokens in calls] == expected
+    assert set(arms.caches) == {1, 2}
+
+
+def test_what_was_timed_outlives_what_breaks_off(model, data, tmp_path, task):
+    config = LatencyConfig(batch_sizes=[1, 2], warmups=0, trials=1, inputs=2, relays=[4], modes=["eager", "compiled"])
+
+    def load(compiled):
+        if compiled:
+            raise KeyboardInterrupt
+        return Telepathy(model.bridge, model.sender, model.receiver, task, 1, ReceiverSide())
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_latency(load, data.examples, config, tmp_path / "latency.csv")
+    assert set(pd.read_csv(tmp_path / "latency.csv")["batch_size"]) == {1, 2}
+
+
 def test_the_latency_table_has_a_row_an_arm_protocol_and_batch(model, data, task, tmp_path):
     config = LatencyConfig(
         batch_sizes=[1, 2],

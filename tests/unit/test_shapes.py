@@ -12,6 +12,7 @@ from telepathy.models import shapes
 from telepathy.models.loading import load_language_model
 from telepathy.models.shapes import byte_tokenizer, random_model
 from telepathy.models.sources import fetch_model
+from telepathy.scoring.labels import continuation_ids
 from telepathy.tasks.fetching import fetch_data
 
 SHAPE = {"model_type": "llama", "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
@@ -65,6 +66,13 @@ def test_a_token_is_a_byte(folder, text):
         assert len(ids) == len(text.encode())
         assert tokenizer.decode(ids) == text
         assert max(ids) < 259
+
+
+@pytest.mark.parametrize("answer, tokens", [("red", 1), ("blue", 1), ("dark red", 2), ("12", 3)])
+def test_answers_of_rehearsals_are_short_as_labels_are(folder, answer, tokens):
+    lm = load_language_model(folder, Compute(device=torch.device("cpu"), dtype=torch.float32))
+    ids = continuation_ids(lm, "Answer:", answer)
+    assert len(ids) == tokens and lm.tokenizer.decode(ids) == f" {answer}"
 
 
 def test_a_shape_that_transformers_does_not_know_is_refused_with_the_models_name():
