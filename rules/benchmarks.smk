@@ -78,6 +78,8 @@ rule measure_speed:
 rule forecast_costs:
     input:
         metrics=lambda wildcards: results_of(wildcards.study),
+        timed=lambda wildcards: speed_files(wildcards.study, ["latency.csv"]),
+        inspected=lambda wildcards: inspections("json")(wildcards),
     output:
         report("results/{study}/forecast.csv", category="{study}", labels={"file": "forecast"}),
     log:

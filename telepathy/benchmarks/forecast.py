@@ -1,4 +1,4 @@
-"""What a study will cost, from a rehearsal of it: the time that jobs take to begin, and that of their examples."""
+"""What a study will cost, from a rehearsal of it: the time that jobs take to begin, and that of their work."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,14 @@ from scipy.optimize import nnls
 from telepathy.benchmarks.plan import CPU_RULES
 from telepathy.files import read_json, write_csv
 
+WORK = ["examples", "positions"]
 COLUMNS = [
     "study",
     "rule",
     "kind",
     "jobs",
     "examples",
+    "positions",
     "measured_jobs",
     "measured_seconds",
     "start_seconds",
@@ -40,12 +42,13 @@ def forecast_costs(
     """Forecast the GPU-hours of a study by rule and kind of method, and write ``forecast.csv``.
 
     Seconds of the rehearsed jobs are fitted by those that a job takes to begin (``start_seconds``: imports,
-    loading models) and those of each example. Where all rehearsed jobs of a kind read as many examples, the two
-    cannot be told apart: all seconds count as those of examples, and a forecast of larger jobs errs on the long side.
+    loading models), those of each example and, in training bridges, of each position of the receiver (see
+    `telepathy.benchmarks.plan`). What the rehearsed jobs cannot tell apart counts as work, so that a forecast of
+    larger jobs errs on the long side. Texts are taken to be as long as the rehearsed ones, in the mean.
 
     Args:
         study: the study that is forecast.
-        planned: its jobs and examples by rule and kind (`telepathy.benchmarks.plan.summed_jobs`).
+        planned: its jobs and their work by rule and kind (`telepathy.benchmarks.plan.summed_jobs`).
         rehearsed: every job of the rehearsal (`planned_jobs`, as records).
         costs: folder of the rehearsal's benchmark files, ``<rule>/<job>.jsonl``.
         metrics: ``metrics.json`` files of the rehearsal, which say what it ran on.
@@ -65,20 +68,20 @@ def forecast_costs(
     total |= {"jobs": sum(row["jobs"] for row in rows), "status": "unmeasured" if open_rows else "measured"}
     total["gpu_hours"] = None if open_rows else sum(row["gpu_hours"] or 0.0 for row in rows)
     table = pd.DataFrame([*rows, total]).reindex(columns=COLUMNS).round(4)
-    table = table.astype({"examples": "Int64", "measured_jobs": "Int64"})
+    table = table.astype(dict.fromkeys([*WORK, "measured_jobs"], "Int64"))
     write_csv(target, table)
     return table
 
 
 def _measured(rehearsed: Sequence[Mapping[str, Any]], costs: Path) -> pd.DataFrame:
-    """Seconds, memory and examples of the rehearsal's jobs that have a benchmark file."""
+    """Seconds, memory and work of the rehearsal's jobs that have a benchmark file."""
     found = []
     for job in rehearsed:
         file = costs / job["rule"] / f"{job['job']}.jsonl"
         if file.is_file():
             cost = json.loads(file.read_text().splitlines()[-1])
             found.append({**job, "seconds": float(cost["s"]), "memory": cost["max_rss"]})
-    table = pd.DataFrame(found, columns=["rule", "kind", "job", "examples", "seconds", "memory"])
+    table = pd.DataFrame(found, columns=["rule", "kind", "job", *WORK, "seconds", "memory"])
     return table.assign(memory=pd.to_numeric(table["memory"], errors="coerce"))
 
 
@@ -92,16 +95,21 @@ def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[
     if entry["rule"] in CPU_RULES:
         return {**row, "status": "no gpu"}
     if device == "cuda":
-        start, each = _start_and_each(mine["examples"].to_numpy(float), mine["seconds"].to_numpy(float))
-        hours = (start * entry["jobs"] + each * entry["examples"]) / 3600
+        start, *rates = _start_and_rates(mine[WORK].to_numpy(float), mine["seconds"].to_numpy(float))
+        work = sum(rate * entry[name] for rate, name in zip(rates, WORK, strict=True))
+        hours = (start * entry["jobs"] + work) / 3600
         row |= {"start_seconds": start, "seconds_a_job": 3600 * hours / entry["jobs"]}
         row |= {"gpu_hours": hours, "status": "measured"}
     return row
 
 
-def _start_and_each(examples: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """Seconds that a job takes to begin and for each example: least squares, neither below zero."""
-    if len(set(examples)) < 2:
-        return 0.0, float(seconds.sum() / examples.sum())
-    (start, each), _ = nnls(np.column_stack([np.ones_like(examples), examples]), seconds)
-    return float(start), float(each)
+def _start_and_rates(work: np.ndarray, seconds: np.ndarray) -> list[float]:
+    """Seconds that a job takes to begin, and for one of each column of its work: least squares, none below zero."""
+    columns = np.column_stack([np.ones(len(work)), work])
+    scale = columns.max(axis=0)
+    kept = [place for place in range(len(scale)) if scale[place]]
+    while np.linalg.matrix_rank(columns[:, kept] / scale[kept]) < len(kept):
+        kept.pop(0)
+    found = np.zeros(len(scale))
+    found[kept] = nnls(columns[:, kept] / scale[kept], seconds)[0] / scale[kept]
+    return found.tolist()

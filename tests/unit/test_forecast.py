@@ -33,14 +33,14 @@ def rehearsal(tmp_path):
 
 
 REHEARSED = [
-    {"rule": "train_bridge", "kind": "bridge", "job": "a", "examples": 100},
-    {"rule": "train_bridge", "kind": "bridge", "job": "b", "examples": 200},
-    {"rule": "train_bridge", "kind": "bridge", "job": "never", "examples": 1000},
-    {"rule": "relay_label", "kind": "label_relay", "job": "c", "examples": 10},
+    {"rule": "train_bridge", "kind": "bridge", "job": "a", "examples": 100, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "job": "b", "examples": 200, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "job": "never", "examples": 1000, "positions": 0},
+    {"rule": "relay_label", "kind": "label_relay", "job": "c", "examples": 10, "positions": 0},
 ]
 PLANNED = [
-    {"rule": "train_bridge", "kind": "bridge", "jobs": 10, "examples": 36000},
-    {"rule": "relay_label", "kind": "label_relay", "jobs": 3, "examples": 90},
+    {"rule": "train_bridge", "kind": "bridge", "jobs": 10, "examples": 36000, "positions": 0},
+    {"rule": "relay_label", "kind": "label_relay", "jobs": 3, "examples": 90, "positions": 0},
 ]
 
 
@@ -89,7 +89,7 @@ def test_jobs_of_one_size_say_only_their_proportion(rehearsal, tmp_path):
 
 
 def test_the_rehearsal_tells_the_time_to_begin_of_every_kind_of_job():
-    jobs = planned_jobs(CONFIG, "rehearsal").groupby(["rule", "kind"])["examples"]
+    jobs = planned_jobs(CONFIG, "rehearsal").query("rule != 'measure_latency'").groupby(["rule", "kind"])["examples"]
     assert (jobs.max() >= 20 * jobs.min()).all()
 
 
@@ -102,15 +102,51 @@ def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_pat
 
 def test_a_rule_that_was_not_rehearsed_leaves_the_total_open(rehearsal, tmp_path):
     costs, metrics = rehearsal()
-    planned = [*PLANNED, {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5}]
+    planned = [*PLANNED, {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5, "positions": 0}]
     table = forecast_costs("paper", planned, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
     assert table.loc["train_adapter", "status"] == "unmeasured"
     assert np.isnan(table.loc["total", "gpu_hours"])
 
 
-def test_training_reads_the_examples_of_its_steps_and_encoding_those_of_all_splits():
-    jobs = planned_jobs(CONFIG, "smoke").set_index(["rule", "job"])["examples"]
-    assert jobs["train_bridge", "movies_bridge_k4_seed1"] == 6 * 4
+def test_seconds_to_begin_of_examples_and_of_positions_are_told_apart(tmp_path):
+    start, example, position = 12.0, 0.03, 0.002
+    work = {"a": (10, 40), "b": (900, 300), "c": (200, 9000), "d": (900, 5000)}
+    rehearsed = [
+        {"rule": "train_bridge", "kind": "bridge", "job": job, "examples": examples, "positions": positions}
+        for job, (examples, positions) in work.items()
+    ]
+    for job in rehearsed:
+        file = tmp_path / "costs" / "train_bridge" / f"{job['job']}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seconds = start + example * job["examples"] + position * job["positions"]
+        file.write_text(json.dumps({"s": seconds, "max_rss": 1}) + "\n")
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text(json.dumps({"provenance": {"compute": {"device": "cuda"}}}))
+    # Two bridges: one that aligns in most steps, and one, as published, in none.
+    planned = [{"rule": "train_bridge", "kind": "bridge", "jobs": 2, "examples": 1600, "positions": 30000}]
+    row = forecast_costs("paper", planned, rehearsed, tmp_path / "costs", [metrics], tmp_path / "forecast.csv").iloc[0]
+    assert row["start_seconds"] == pytest.approx(start, abs=1e-3)
+    assert row["gpu_hours"] == pytest.approx((2 * start + 1600 * example + 30000 * position) / 3600, abs=1e-4)
+
+
+def test_the_rehearsal_tells_alignment_from_steps_through_the_receiver():
+    jobs = planned_jobs(CONFIG, "rehearsal").query("rule == 'train_bridge'")[["examples", "positions"]].to_numpy(float)
+    columns = np.column_stack([np.ones(len(jobs)), jobs]) / [1, *jobs.max(axis=0)]
+    assert np.linalg.cond(columns) < 30
+
+
+def test_a_benchmark_counts_a_pass_for_each_token_of_a_relay():
+    passes = planned_jobs(CONFIG, "smoke").set_index("rule").loc["measure_latency", "examples"]
+    # One trial at batch 1 with both relays of 4 tokens, and one at batch 2 without; five passes else.
+    assert passes == (5 + 2 * 5) + 5
+
+
+def test_training_reads_the_examples_of_its_steps_twice_and_encoding_those_of_all_splits_once():
+    work = planned_jobs(CONFIG, "smoke").set_index(["rule", "job"])
+    jobs, positions = work["examples"], work["positions"]
+    assert jobs["train_bridge", "movies_bridge_k4_seed1"] == 4 * 4
+    # Two steps of four examples forward and back, and the 16 of dev before, between and after, of 4 + 4 positions.
+    assert positions["train_bridge", "movies_bridge_k4_seed1"] == (2 * 2 * 4 + 3 * 16) * 8
     assert jobs["evaluate_bridge", "movies_bridge_k4_seed1"] == 24
     assert jobs["encode_task", "smollm2-135m-instruct_movies"] == 32 + 16 + 24
     assert ("encode_task", "gemma-3-270m_movies") not in jobs
