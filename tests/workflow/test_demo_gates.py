@@ -79,6 +79,11 @@ def test_a_relay_with_the_label_list_loses_at_most_5_points_that_unparsed_answer
     assert 100 * relay["accuracy"] + unparsed >= points["movies", "zero_shot_receiver", 0] - 5
 
 
+def test_a_relay_says_something(results):
+    messages = predictions(results, "movies", "text_relay")["message"]
+    assert (messages != "").mean() >= 0.95 and messages.nunique() >= 0.9 * len(messages)
+
+
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_falls_to_the_majority_share(summary, whole, control):
     runs = summary[(summary["task"] == "movies") & (summary["method"] == control)]
