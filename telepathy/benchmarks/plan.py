@@ -40,7 +40,7 @@ CPU_RULES = ("relay_label", "probe_sender")
 
 PRIMER = 4
 """Receiver positions besides soft tokens that a training step reads, about: the rest of a primer, and an answer."""
-PUBLISHED_PASSES = 11 + 1 + 62 + 10
+PUBLISHED_PASSES = 11 + 2 + 60 + 10
 """Forward passes of a receiver or sender in a trial of all arms as published (see `telepathy.benchmarks.arms`)."""
 
 
@@ -105,13 +105,13 @@ def _others(config: Config, study: str) -> Iterator[Job]:
 
 
 def _passes(timed: Mapping[str, Any]) -> int:
-    """Forward passes of a benchmark: five for the bridge and single models, and one a token and arm for relays."""
+    """Forward passes of a benchmark, about: two for bridge and label relay, one for each model, one a relay's token."""
     relays = sum(2 * (tokens + 1) for tokens in timed["relays"])
     passes = 0
     for mode, size in product(timed["modes"], timed["batch_sizes"]):
         calls = timed["warmups"] + (timed["trials"] if size == 1 else timed["batch_trials"])
         if "equal_work" in timed["protocols"]:
-            passes += calls * (5 + (relays if size == 1 or timed["batched_relays"] else 0))
+            passes += calls * (6 + (relays if size == 1 or timed["batched_relays"] else 0))
         if "as_published" in timed["protocols"] and mode == "eager" and size == 1:
             passes += calls * PUBLISHED_PASSES
     return passes

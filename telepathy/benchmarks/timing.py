@@ -1,7 +1,7 @@
 """Time several arms against each other: warmed up, interleaved, with intervals."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,8 +81,8 @@ def interleaved(
     """Time every arm on the same batches, one arm after the other in each trial.
 
     The arm that begins changes from trial to trial. Warm-ups go from the shortest batch to the longest, so that
-    trials meet few shapes that are new. On a GPU stages and kernels are timed in further
-    trials, because waiting for a stage slows the whole.
+    trials meet few shapes that are new. On a GPU stages and kernels are timed in further trials, because waiting for
+    a stage slows the whole.
 
     Args:
         arms: name -> arm.
@@ -139,9 +139,19 @@ def _detail(trials: Trials, arm: Arm, batch: Sequence[Any], clock: Clock) -> Non
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         arm.run(ready)
         clock.wait()
-    # `key_averages` would take seconds to build a tree of so many events.
-    events = profile.profiler.kineto_results.events()
-    trials.device.append(sum(e.duration_ns() for e in events if e.device_type() == DeviceType.CUDA) / 1e6)
+    trials.device.append(worked_ms(profile.profiler.kineto_results.events()))
+
+
+def worked_ms(events: Iterable[Any]) -> float:
+    """Milliseconds that a GPU's kernels and copies took; spans that a profiler marks about them do not count.
+
+    ``key_averages``, which counts the same, takes seconds to build a tree of tens of thousands of events.
+
+    Args:
+        events: raw ones of `torch.profiler.profile`.
+    """
+    of_gpu = (event for event in events if event.device_type() == DeviceType.CUDA)
+    return sum(e.duration_ns() for e in of_gpu if not (e.is_user_annotation() or e.is_hidden_event())) / 1e6
 
 
 def median_interval(values: Sequence[float], level: float = 0.95, resamples: int = 2000) -> tuple[float, float, float]:

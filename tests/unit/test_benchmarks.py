@@ -2,11 +2,13 @@
 
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
@@ -17,7 +19,7 @@ from telepathy.benchmarks.latency import COLUMNS, LatencyConfig, batches_of, mea
 from telepathy.benchmarks.plain import plain_answer, plain_loss
 from telepathy.benchmarks.roofline import Machine, Work, bridge_work, measure_machine, model_work
 from telepathy.benchmarks.speed import GOALS, SpeedConfig, measure_speed
-from telepathy.benchmarks.timing import Arm, Clock, interleaved, median_interval
+from telepathy.benchmarks.timing import Arm, Clock, interleaved, median_interval, worked_ms
 from telepathy.bridges import BridgeConfig, build_bridge
 from telepathy.devices import Compute, peak_memory_mb
 from telepathy.errors import TelepathyError
@@ -163,6 +165,20 @@ def test_time_is_measured_without_the_preparation():
     arm = Arm(run=lambda batch: (time.sleep(0.02), [0]), prepare=lambda batch: time.sleep(0.6))
     total = interleaved({"a": arm}, [[1]], 0, 2, Clock(CPU), CPU)["a"].total
     assert all(20 <= value < 600 for value in total)
+
+
+def test_a_gpus_work_is_that_of_its_kernels_without_the_spans_about_them():
+    def event(device, nanoseconds, span=False, hidden=False):
+        said = {"device_type": device, "duration_ns": nanoseconds}
+        said |= {"is_user_annotation": span, "is_hidden_event": hidden}
+        return SimpleNamespace(**{name: lambda value=value: value for name, value in said.items()})
+
+    cpu, gpu = DeviceType.CPU, DeviceType.CUDA
+    events = [event(gpu, 3_000_000), event(gpu, 500_000), event(cpu, 7_000_000), event(gpu, 9_000_000, span=True)]
+    assert worked_ms([*events, event(gpu, 1, hidden=True)]) == 3.5
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        torch.ones(3)
+    assert worked_ms(profile.profiler.kineto_results.events()) == 0
 
 
 def test_stages_are_timed_apart():

@@ -137,8 +137,8 @@ def test_the_rehearsal_tells_alignment_from_steps_through_the_receiver():
 
 def test_a_benchmark_counts_a_pass_for_each_token_of_a_relay():
     passes = planned_jobs(CONFIG, "smoke").set_index("rule").loc["measure_latency", "examples"]
-    # One trial at batch 1 with both relays of 4 tokens, and one at batch 2 without; five passes else.
-    assert passes == (5 + 2 * 5) + 5
+    # One trial at batch 1 with both relays of 4 tokens, read once, and one at batch 2 without; six passes else.
+    assert passes == (6 + 2 * (4 + 1)) + 6
 
 
 def test_training_reads_the_examples_of_its_steps_twice_and_encoding_those_of_all_splits_once():
