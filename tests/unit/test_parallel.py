@@ -190,11 +190,19 @@ def started(folder):
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, start_new_session=True)
 
 
+def command_of(process):
+    """Its command line; none if it ended just now, as helpers of an import do."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def training(process):
     """The two processes, once they hear signals."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        found = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        found = [child for child in psutil.Process(process.pid).children() if "spawn_main" in command_of(child)]
         if len(found) == 2 and all(hears(child.pid) for child in found):
             return sorted(found, key=lambda child: child.pid)
         time.sleep(0.2)
