@@ -284,6 +284,13 @@ def test_a_bridge_runs_with_every_seed_and_the_tasks_own_count(config):
     assert rows(config, "bridge") == [*movies, *newsgroups]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_table_can_hold_is_refused(config, seed):
+    config["studies"][next(iter(config["studies"]))]["seeds"] = [1, seed]
+    with pytest.raises(TelepathyError, match=f"seeds.*{seed} is (less|greater) than the (min|max)imum"):
+        check_config(config)
+
+
 def test_counts_and_seeds_of_a_block_are_crossed(config):
     expected = product(["movies", "newsgroups"], ["bridge"], [2, 16], [5, 6, 7])
     assert rows(config, "bridge", soft_tokens=[2, 16], seeds=[5, 6, 7]) == list(expected)
