@@ -7,7 +7,7 @@ rule measure_latency:
     output:
         report("results/{study}/latency.csv", category="{study}", labels={"file": "latency"}),
     log:
-        "logs/{study}/measure_latency.log",
+        "logs/{study}/measure_latency/all.log",
     benchmark:
         "results/{study}/costs/measure_latency/all.jsonl"
     conda:
@@ -92,5 +92,6 @@ rule forecast_costs:
         planned=lambda wildcards: summed_jobs(config, study_of(config, wildcards.study)["forecast"]),
         rehearsed=lambda wildcards: planned_jobs(config, wildcards.study).to_dict("records"),
         costs="results/{study}/costs",
+        logs="logs/{study}",
     script:
         "../workflow_scripts/forecast_costs.py"

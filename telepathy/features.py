@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from telepathy import parallel
+from telepathy.batches import length_batches, within_memory
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
 from telepathy.files import check_files, read_json, reserve, sha256_of, write_json
@@ -126,13 +127,16 @@ def _encode_split(
         for layer in pooled_layers
         for kind in ("mean", "last")
     }
+
+    @torch.inference_mode()
+    def read(batch: Sequence[int]) -> dict[int, Tensor]:
+        ids, mask = (part.to(sender.compute.device) for part in pad([rows[row] for row in batch], sender.pad_id))
+        found = hidden_states(sender, ids, mask, sorted({*layers, *pooled_layers}))
+        return {layer: values.cpu() for layer, values in found.items()}  # at once: each copy waits for the GPU
+
     batches = parallel.share(length_batches([len(row) for row in rows], BATCH_TOKENS))
-    for batch in tqdm(batches, desc=folder.name, mininterval=5, disable=not parallel.is_main()):
-        ids, mask = pad([rows[row] for row in batch], sender.pad_id)
-        ids, mask = ids.to(sender.compute.device), mask.to(sender.compute.device)
-        with torch.inference_mode():
-            found = hidden_states(sender, ids, mask, sorted({*layers, *pooled_layers}))
-        states = {layer: values.cpu() for layer, values in found.items()}  # at once: each copy waits for the GPU
+    shown = tqdm(batches, desc=folder.name, mininterval=5, disable=not parallel.is_main())
+    for batch, states in within_memory(shown, read):
         for place, row in enumerate(batch):
             length = len(rows[row])
             for layer, store in stores.items():
@@ -162,16 +166,6 @@ def _open_stores(folder: Path, layers: list[int], shape: tuple[int, int]) -> dic
             reserve(path)
     parallel.wait()
     return {layer: open_memmap(path, "r+") for layer, path in paths.items()}
-
-
-def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Group examples of like length so that a padded batch has at most ``tokens`` places."""
-    batches: list[list[int]] = [[]]
-    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        if batches[-1] and lengths[row] * (len(batches[-1]) + 1) > tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
 
 
 class FeatureStore:

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from telepathy.batches import in_order, length_batches
 from telepathy.bridges import Bridge, load_bridge
 from telepathy.devices import Compute, choose_compute
 from telepathy.errors import TelepathyError
-from telepathy.features import length_batches
 from telepathy.methods.bridge import check_trained_for
 from telepathy.methods.trained import take
 from telepathy.models.compiled import Recorded, compiled_view
@@ -256,12 +256,12 @@ class Telepathy(BridgeRuntime):
         Where there are buckets the number of rows is a power of two too: rows are repeated to fill it.
         """
         rows = self._token_rows(examples)
-        found: dict[int, Any] = {}
-        for batch in length_batches([self.bucket(len(row)) for row in rows], BATCH_TOKENS) if rows else []:
+
+        def filled(batch: Sequence[int]) -> list[Any]:
             size = 1 << (len(batch) - 1).bit_length() if self.buckets else len(batch)
-            filled = [rows[row] for row in batch] + [rows[batch[0]]] * (size - len(batch))
-            found.update(zip(batch, work(filled)))
-        return [found[row] for row in range(len(rows))]
+            return list(work([rows[row] for row in batch] + [rows[batch[0]]] * (size - len(batch))))[: len(batch)]
+
+        return in_order(length_batches([self.bucket(len(row)) for row in rows], BATCH_TOKENS) if rows else [], filled)
 
     def _all_scores(self, examples: Sequence[Example]) -> Tensor:
         assert self.labels is not None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from telepathy.errors import TelepathyError
 from telepathy.files import atomic_path, partial_path
+from telepathy.gpu_memory import say_gpu_memory
 from telepathy.training.interruption import SIGNALS
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _process(
         _join(number, count, threads, device, Path(folder) / "meeting")
         function(**arguments)
         wait()
+        say_gpu_memory()
     except Exception as error:
         about = {"when": time.monotonic(), "kind": type(error).__name__, "text": str(error)}
         if not isinstance(error, TelepathyError):

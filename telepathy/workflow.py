@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from telepathy.errors import TelepathyError
+from telepathy.gpu_memory import say_gpu_memory
 from telepathy.locks import joined_folder, take_over
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +93,8 @@ def job_log(snakemake: Any) -> Iterator[None]:
             what = OUT_OF_MEMORY if _memory_ran_out(error) else "failed"
             os.write(terminal, f"\nRule {snakemake.rule} {what}: its log is {snakemake.log[0]}\n".encode())
             sys.exit(1)
+        finally:
+            say_gpu_memory()
 
 
 def _memory_ran_out(error: Exception) -> bool:

@@ -9,6 +9,7 @@ with job_log(snakemake):
         planned=snakemake.params.planned,
         rehearsed=snakemake.params.rehearsed,
         costs=snakemake.params.costs,
+        logs=snakemake.params.logs,
         metrics=snakemake.input.metrics,
         target=snakemake.output[0],
     )

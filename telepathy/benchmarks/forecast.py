@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 
 from telepathy.benchmarks.plan import CPU_RULES
 from telepathy.files import read_json, write_csv
+from telepathy.gpu_memory import gpu_memory_said
 
 WORK = ["examples", "positions"]
 COLUMNS = [
@@ -25,6 +26,7 @@ COLUMNS = [
     "start_seconds",
     "seconds_a_job",
     "max_memory_mb",
+    "max_gpu_memory_mb",
     "gpu_hours",
     "device",
     "status",
@@ -36,6 +38,7 @@ def forecast_costs(
     planned: Sequence[Mapping[str, Any]],
     rehearsed: Sequence[Mapping[str, Any]],
     costs: str | Path,
+    logs: str | Path,
     metrics: Iterable[str | Path],
     target: str | Path,
 ) -> pd.DataFrame:
@@ -51,17 +54,18 @@ def forecast_costs(
         planned: its jobs and their work by rule and kind (`telepathy.benchmarks.plan.summed_jobs`).
         rehearsed: every job of the rehearsal (`planned_jobs`, as records).
         costs: folder of the rehearsal's benchmark files, ``<rule>/<job>.jsonl``.
+        logs: folder of its log files, ``<rule>/<job>.log``, which say how much of a GPU's memory a job held.
         metrics: ``metrics.json`` files of the rehearsal, which say what it ran on.
         target: csv file to write.
 
     Returns:
         A row a rule and kind, and ``total``. ``status`` is ``measured`` where the rehearsal ran such jobs
         on a GPU, ``no gpu`` where jobs ask for none, else ``unmeasured``: then there are no GPU-hours, and
-        the total is unmeasured too.
+        the total is unmeasured too. Memory is that of the largest job: its resident set, and what it held on a GPU.
     """
     devices = {read_json(path)["provenance"]["compute"]["device"] for path in metrics}
     device = "cuda" if "cuda" in devices else "cpu"
-    measured = _measured(rehearsed, Path(costs))
+    measured = _measured(rehearsed, Path(costs), Path(logs))
     rows = [{"study": study, "device": device, **_row(entry, measured, device)} for entry in planned]
     open_rows = [row for row in rows if row["status"] == "unmeasured"]
     total: dict[str, Any] = {"study": study, "rule": "total", "kind": "", "device": device}
@@ -73,16 +77,18 @@ def forecast_costs(
     return table
 
 
-def _measured(rehearsed: Sequence[Mapping[str, Any]], costs: Path) -> pd.DataFrame:
+def _measured(rehearsed: Sequence[Mapping[str, Any]], costs: Path, logs: Path) -> pd.DataFrame:
     """Seconds, memory and work of the rehearsal's jobs that have a benchmark file."""
     found = []
     for job in rehearsed:
         file = costs / job["rule"] / f"{job['job']}.jsonl"
         if file.is_file():
             cost = json.loads(file.read_text().splitlines()[-1])
-            found.append({**job, "seconds": float(cost["s"]), "memory": cost["max_rss"]})
-    table = pd.DataFrame(found, columns=["rule", "kind", "job", *WORK, "seconds", "memory"])
-    return table.assign(memory=pd.to_numeric(table["memory"], errors="coerce"))
+            held = gpu_memory_said(logs / job["rule"] / f"{job['job']}.log")
+            found.append({**job, "seconds": float(cost["s"]), "memory": cost["max_rss"], "gpu_memory": held})
+    table = pd.DataFrame(found, columns=["rule", "kind", "job", *WORK, "seconds", "memory", "gpu_memory"])
+    numbers = ["memory", "gpu_memory"]
+    return table.assign(**table[numbers].apply(pd.to_numeric, errors="coerce"))
 
 
 def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[str, Any]:
@@ -92,6 +98,7 @@ def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[
         return row
     seconds = float(mine["seconds"].sum())
     row |= {"measured_seconds": seconds, "max_memory_mb": mine["memory"].max()}
+    row["max_gpu_memory_mb"] = mine["gpu_memory"].max()
     if entry["rule"] in CPU_RULES:
         return {**row, "status": "no gpu"}
     if device == "cuda":

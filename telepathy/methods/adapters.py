@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from telepathy.batches import length_batches
 from telepathy.errors import TelepathyError
-from telepathy.features import length_batches
 from telepathy.files import atomic_path, check_files, read_json, sha256_of, write_json
 from telepathy.methods.prompted import prompt_rows
 from telepathy.methods.writing import write_after

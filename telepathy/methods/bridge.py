@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telepathy import parallel
+from telepathy.batches import in_order
 from telepathy.bridges import BridgeConfig, bridge_config, build_bridge, load_bridge
 from telepathy.devices import seed_everything
 from telepathy.errors import TelepathyError
@@ -22,7 +23,7 @@ from telepathy.methods.trained import say, take, write_training
 from telepathy.models.identity import refuse_other_model
 from telepathy.models.loading import LanguageModel, layer_index
 from telepathy.runtime import BridgeRuntime
-from telepathy.scoring.answers import generated_predictions, in_order, label_predictions
+from telepathy.scoring.answers import generated_predictions, label_predictions
 from telepathy.tasks.data import check_classes, load_split
 from telepathy.tasks.spec import Task
 from telepathy.training.alignment import alignment_learner

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from telepathy import parallel
+from telepathy.batches import length_batches, within_memory
 from telepathy.devices import seed_everything
-from telepathy.features import length_batches
 from telepathy.methods.adapters import (
     BATCH_TOKENS,
     CONFIGS,
@@ -179,13 +179,14 @@ class AdapterLearner:
         return {"loss": float(F.cross_entropy(scores, gold)), "accuracy": float(right.mean())}
 
     def _dev_loss(self) -> float:
-        total = 0.0
-        for rows in length_batches([len(row) for row in self.dev_prompts], BATCH_TOKENS):
+        def loss(rows: Sequence[int]) -> float:
             prefix, mask = self.adapted.adapter.prefixes([self.dev_prompts[row] for row in rows])
             with self.adapted.adapter.precision():
-                loss = answer_loss(self.adapted.lm, prefix, mask, [self.dev_answers[row] for row in rows])
-            total += float(loss) * len(rows)
-        return total / len(self.dev_prompts)
+                found = answer_loss(self.adapted.lm, prefix, mask, [self.dev_answers[row] for row in rows])
+            return float(found) * len(rows)
+
+        batches = length_batches([len(row) for row in self.dev_prompts], BATCH_TOKENS)
+        return sum(part for _, part in within_memory(batches, loss)) / len(self.dev_prompts)
 
 
 def whole_prompt_loss(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Tensor:

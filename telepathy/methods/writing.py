@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
-from telepathy.features import length_batches
+from telepathy.batches import in_order, length_batches
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.generation import continuation
 from telepathy.scoring.labels import text_prefix
@@ -14,7 +13,6 @@ BATCH_TOKENS = 6144
 """Most places of a padded batch, what will be written included: bounds the key-value cache."""
 
 
-@torch.inference_mode()
 def write_after(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
@@ -33,11 +31,11 @@ def write_after(
     Returns:
         All that was written after each row, in the order of ``rows``, stripped.
     """
-    texts: dict[int, str] = {}
-    for batch in length_batches([len(row) + tokens for row in rows], BATCH_TOKENS):
+
+    def written(batch: Sequence[int]) -> list[str]:
         chosen = [rows[row] for row in batch]
         prefix, mask = text_prefix(lm, chosen) if prefixes is None else prefixes(chosen)
         ids = continuation(lm, prefix, mask, tokens)
-        written = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        texts.update((row, text.strip()) for row, text in zip(batch, written, strict=True))
-    return [texts[row] for row in range(len(rows))]
+        return [text.strip() for text in lm.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    return in_order(length_batches([len(row) + tokens for row in rows], BATCH_TOKENS), written)

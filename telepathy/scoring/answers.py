@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache
 
-from telepathy.features import length_batches
+from telepathy.batches import in_order, length_batches
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.generation import generate
 from telepathy.scoring.labels import LabelSet, beginning, label_log_likelihoods, text_prefix
@@ -96,15 +95,6 @@ def common_beginning(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with alike, their last ones not counted."""
     alike = (len(set(tokens)) == 1 for tokens in zip(*(row[:-1] for row in rows)))
     return sum(takewhile(bool, alike))
-
-
-def in_order(batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Sequence[Any]]) -> list[Any]:
-    """Do work on batches of rows, each row once, and return the results in the order of the rows."""
-    found: dict[int, Any] = {}
-    with torch.inference_mode():
-        for rows in batches:
-            found.update(zip(rows, work(rows), strict=True))
-    return [found[row] for row in range(len(found))]
 
 
 def label_predictions(

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import Cache
 
+from telepathy.batches import within_memory
 from telepathy.bridges import Bridge
 from telepathy.devices import draws
 from telepathy.errors import TelepathyError
@@ -319,19 +320,24 @@ class BridgeLearner:
             (gradient,) = torch.autograd.grad(loss, soft)
         return loss.detach(), gradient
 
+    def _judged(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Soft tokens of dev examples and the scores of their labels; for numbers the loss of the answers instead."""
+        tokens = self.soft_tokens(self.dev_states, rows)
+        prefix, mask = self.prefix(tokens)
+        if self.labels is not None:
+            return tokens.float().cpu(), label_log_likelihoods(self.receiver, prefix, mask, self.labels, self.past)
+        answers = [self.dev_answers[row] for row in rows]
+        return tokens.float().cpu(), answer_loss(self.receiver, prefix, mask, answers, past=self.past)
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Dev accuracy and loss, and the collapse monitors."""
         hits, losses, entropies, soft = [], [], [], []
-        for rows in self.dev_batches:
-            tokens = self.soft_tokens(self.dev_states, rows)
-            prefix, mask = self.prefix(tokens)
-            answers = [self.dev_answers[row] for row in rows]
-            soft.append(tokens.float().cpu())
+        for rows, (tokens, scores) in within_memory(self.dev_batches, self._judged):
+            soft.append(tokens)
             if self.labels is None:
-                losses.append(float(answer_loss(self.receiver, prefix, mask, answers, past=self.past)) * len(rows))
+                losses.append(float(scores) * len(rows))
                 continue
-            scores = label_log_likelihoods(self.receiver, prefix, mask, self.labels, self.past)
             gold = torch.tensor([self.labels.names.index(name) for name in self.dev["label"].iloc[rows]])
             hits.append((scores.argmax(1) == gold).float())
             losses.append(float(F.cross_entropy(scores, gold, reduction="sum")))

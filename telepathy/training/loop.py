@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from telepathy import parallel
+from telepathy.batches import out_of_memory
 from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.files import fingerprint
@@ -242,7 +243,7 @@ def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, 
     try:
         loss = _gradients(learner, rows, state["part"])
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if state["part"] == 1:
             raise TelepathyError(
@@ -255,13 +256,6 @@ def _gradients_that_fit(learner: Learner, rows: Sequence[int], state: dict[str, 
     state["part"] = (state["part"] + 1) // 2
     print(f"Out of memory: a batch of {len(rows)} is computed in parts of {state['part']} from here on.", flush=True)
     return None
-
-
-def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether memory ran out: a GPU's, or a CPU's by PyTorch or by NumPy, which reads the sender's states."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)
 
 
 def _gradients(learner: Learner, rows: Sequence[int], part: int) -> float:

@@ -276,6 +276,8 @@ STANDS_FOR_CUDA: dict[str, Any] = {
     "get_device_properties": _says(SimpleNamespace(name="emulated GPU", total_memory=MEMORY, major=9, minor=0)),
     "mem_get_info": _says((MEMORY, MEMORY)),
     "max_memory_allocated": _says(0),
+    "max_memory_reserved": _says(3 * 2**30),
+    "is_initialized": _says(True),
     "reset_peak_memory_stats": _says(),
     "empty_cache": _says(),
     "synchronize": lambda *_args: GPU.wait("synchronize"),

@@ -42,5 +42,10 @@ def test_the_forecast_takes_all_jobs_for_measured(rehearsed):
     assert total == pytest.approx(table.query("rule != 'total'")["gpu_hours"].sum(), abs=1e-3)
 
 
+def test_the_forecast_says_how_much_of_the_gpu_jobs_held(rehearsed):
+    table = pd.read_csv(rehearsed.path(f"{STUDY}/forecast.csv")).query("rule != 'total' and status == 'measured'")
+    assert set(table["max_gpu_memory_mb"]) == {3072}
+
+
 def test_latency_is_timed_on_the_gpu(rehearsed):
     assert set(pd.read_csv(rehearsed.path(f"{STUDY}/latency.csv"))["device"]) == {"cuda"}

@@ -1,15 +1,12 @@
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from telepathy import features
 from telepathy.errors import TelepathyError
-from telepathy.features import FeatureStore, encode_task, length_batches
+from telepathy.features import FeatureStore, encode_task
 
 TEXTS = ["a fine film", "the card was lost and the bank sent a new card", "dull", "a film that I know and like"]
 SPLITS = {"train": pd.DataFrame({"text": TEXTS}), "test": pd.DataFrame({"text": TEXTS[:2]})}
@@ -166,34 +163,6 @@ def test_an_encoding_that_breaks_off_leaves_no_store(llama, task, tmp_path):
     with pytest.raises(KeyError):
         encode_task(llama, task, {"train": pd.DataFrame({"other": TEXTS})}, tmp_path / "features", layers=[1])
     assert not (tmp_path / "features").exists()
-
-
-LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=50)
-
-
-@given(LENGTHS, st.integers(1, 200))
-def test_batches_hold_every_row_once(lengths, tokens):
-    rows = [row for batch in length_batches(lengths, tokens) for row in batch]
-    assert sorted(rows) == list(range(len(lengths)))
-
-
-@given(LENGTHS, st.integers(1, 200))
-def test_a_padded_batch_of_several_rows_has_no_more_places_than_allowed(lengths, tokens):
-    batches = [batch for batch in length_batches(lengths, tokens) if len(batch) > 1]
-    assert all(len(batch) * max(lengths[row] for row in batch) <= tokens for batch in batches)
-
-
-@given(LENGTHS, st.integers(1, 200))
-def test_a_batch_could_not_take_the_next_row_as_well(lengths, tokens):
-    batches = length_batches(lengths, tokens)
-    first_of_next = [batch[0] for batch in batches[1:]]
-    assert all((len(batch) + 1) * lengths[row] > tokens for batch, row in zip(batches, first_of_next))
-
-
-@given(LENGTHS, st.integers(1, 200))
-def test_batches_go_from_short_to_long(lengths, tokens):
-    ordered = [lengths[row] for batch in length_batches(lengths, tokens) for row in batch]
-    assert np.all(np.diff(ordered) >= 0)
 
 
 def test_a_model_that_nothing_reads_is_refused_with_its_name(llama, task, tmp_path):

@@ -46,7 +46,9 @@ PLANNED = [
 
 def test_a_forecast_counts_the_examples_of_all_jobs(rehearsal, tmp_path):
     costs, metrics = rehearsal()
-    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    table = forecast_costs(
+        "paper", PLANNED, REHEARSED, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
+    ).set_index("rule")
     bridge = table.loc["train_bridge"]
     # 60 seconds for 300 examples: 36,000 take 7,200 seconds.
     assert bridge["gpu_hours"] == pytest.approx(2.0)
@@ -56,6 +58,19 @@ def test_a_forecast_counts_the_examples_of_all_jobs(rehearsal, tmp_path):
     assert table.loc["total", "gpu_hours"] == pytest.approx(2.0)
     assert table.loc["total", "jobs"] == 13
     assert pd.read_csv(tmp_path / "forecast.csv")["rule"].tolist() == ["train_bridge", "relay_label", "total"]
+
+
+def test_a_forecast_says_how_much_of_a_gpu_the_largest_job_held(rehearsal, tmp_path):
+    costs, metrics = rehearsal()
+    for job, held in (("a", 30_000), ("b", 41_000)):
+        log = tmp_path / "logs" / "train_bridge" / f"{job}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"step 1\nGPU memory: at most 99 MiB\nstep 2\nGPU memory: at most {held} MiB\n")
+    logs = tmp_path / "logs"
+    table = forecast_costs("paper", PLANNED, REHEARSED, costs, logs, metrics, tmp_path / "forecast.csv")
+    held = table.set_index("rule")["max_gpu_memory_mb"]
+    assert held["train_bridge"] == 41_000
+    assert np.isnan(held["relay_label"])  # it wrote no log
 
 
 @pytest.mark.parametrize(
@@ -73,7 +88,9 @@ def test_a_forecast_counts_the_examples_of_all_jobs(rehearsal, tmp_path):
 )
 def test_the_time_to_begin_is_told_from_that_of_the_examples(rehearsal, tmp_path, second, start, each):
     costs, metrics = rehearsal(second=second)
-    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    table = forecast_costs(
+        "paper", PLANNED, REHEARSED, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
+    ).set_index("rule")
     bridge = table.loc["train_bridge"]
     assert bridge["start_seconds"] == pytest.approx(start, abs=1e-4)
     assert bridge["gpu_hours"] == pytest.approx((10 * start + 36000 * each) / 3600, abs=1e-4)
@@ -83,7 +100,9 @@ def test_the_time_to_begin_is_told_from_that_of_the_examples(rehearsal, tmp_path
 def test_jobs_of_one_size_say_only_their_proportion(rehearsal, tmp_path):
     costs, metrics = rehearsal()
     alike = [{**job, "examples": 150} for job in REHEARSED]
-    table = forecast_costs("paper", PLANNED, alike, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    table = forecast_costs(
+        "paper", PLANNED, alike, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
+    ).set_index("rule")
     assert table.loc["train_bridge", "gpu_hours"] == pytest.approx(60 / 300 * 36000 / 3600)
     assert table.loc["train_bridge", "start_seconds"] == 0
 
@@ -95,7 +114,9 @@ def test_the_rehearsal_tells_the_time_to_begin_of_every_kind_of_job():
 
 def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_path):
     costs, metrics = rehearsal("cpu")
-    table = forecast_costs("paper", PLANNED, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    table = forecast_costs(
+        "paper", PLANNED, REHEARSED, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
+    ).set_index("rule")
     assert table.loc[["train_bridge", "total"], "status"].tolist() == ["unmeasured", "unmeasured"]
     assert table["gpu_hours"].isna().all()
 
@@ -103,7 +124,9 @@ def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_pat
 def test_a_rule_that_was_not_rehearsed_leaves_the_total_open(rehearsal, tmp_path):
     costs, metrics = rehearsal()
     planned = [*PLANNED, {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5, "positions": 0}]
-    table = forecast_costs("paper", planned, REHEARSED, costs, metrics, tmp_path / "forecast.csv").set_index("rule")
+    table = forecast_costs(
+        "paper", planned, REHEARSED, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
+    ).set_index("rule")
     assert table.loc["train_adapter", "status"] == "unmeasured"
     assert np.isnan(table.loc["total", "gpu_hours"])
 
@@ -124,7 +147,8 @@ def test_seconds_to_begin_of_examples_and_of_positions_are_told_apart(tmp_path):
     metrics.write_text(json.dumps({"provenance": {"compute": {"device": "cuda"}}}))
     # Two bridges: one that aligns in most steps, and one, as published, in none.
     planned = [{"rule": "train_bridge", "kind": "bridge", "jobs": 2, "examples": 1600, "positions": 30000}]
-    row = forecast_costs("paper", planned, rehearsed, tmp_path / "costs", [metrics], tmp_path / "forecast.csv").iloc[0]
+    folders = tmp_path / "costs", tmp_path / "logs"
+    row = forecast_costs("paper", planned, rehearsed, *folders, [metrics], tmp_path / "forecast.csv").iloc[0]
     assert row["start_seconds"] == pytest.approx(start, abs=1e-3)
     assert row["gpu_hours"] == pytest.approx((2 * start + 1600 * example + 30000 * position) / 3600, abs=1e-4)
 
