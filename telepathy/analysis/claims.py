@@ -324,6 +324,8 @@ def _falls(claim: Claim, task: str, evidence: Evidence) -> Found:
 def _speed(claim: Claim, evidence: Evidence) -> Found:
     if evidence.latency is None:
         return {"scale": "different", **_untested("the study has no latency benchmark")}
+    if "task" in claim and evidence.tasks.get(claim["task"]) not in set(evidence.latency["task"]):
+        return {"scale": "different", **_untested(f"the study's benchmark times another task than {claim['task']}")}
     ratio = claim["metric"] == "speedup"
     measure = _speedup if ratio else _measured
     right, published = (measure(claim, evidence.latency, protocol) for protocol in ("equal_work", "as_published"))

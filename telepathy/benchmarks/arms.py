@@ -197,33 +197,54 @@ class Arms:
         ids = continuation(lm, prefix, mask, PUBLISHED_ANSWER, min_new_tokens=PUBLISHED_ANSWER)
         return lm.tokenizer.batch_decode(ids, skip_special_tokens=True), [ids.shape[1]] * len(ids)
 
-    def least_work(self, name: str, examples: Examples, steps: float) -> list[Work]:
-        """Forward passes that an equal-work arm needs at least, for `Machine.milliseconds`.
+    def least_work(self, name: str, protocol: str, examples: Examples, steps: float) -> list[Work]:
+        """Forward passes that an arm needs at least, for `Machine.milliseconds`.
 
         Args:
             name: of the arm.
+            protocol: ``equal_work`` or ``as_published``, whose fixed numbers of tokens and all layers count as needed.
             examples: one batch.
-            steps: tokens that the sender wrote for the example with the longest message.
+            steps: tokens that the sender wrote for the example with the longest message, at equal work.
         """
-        model, batch = self.model, len(examples)
-        frame = pd.DataFrame([self._lengths(example) for example in examples]).mean()
-        answer = partial(self._scoring, self.receiver, batch)
+        lengths = pd.DataFrame([self._lengths(example) for example in examples]).mean()
+        if protocol == AS_PUBLISHED:
+            return self._published_work(name, lengths, len(examples))
+        return self._equal_work(name, lengths, len(examples), steps)
+
+    def _equal_work(self, name: str, lengths: pd.Series, batch: int, steps: float) -> list[Work]:
+        model, answer = self.model, partial(self._scoring, self.receiver, batch)
         if name == "bridge":
-            sender = model_work(model.sender, batch, frame["sender"], frame["sender"], model.layer)
-            soft = model.bridge.config.soft_tokens + model.fixed_tokens
-            return [sender, bridge_work(model.bridge, batch, frame["sender"]), *answer(soft - model.shared, soft)]
+            sender = model_work(model.sender, batch, lengths["sender"], lengths["sender"], model.layer)
+            read = bridge_work(model.bridge, batch, lengths["sender"])
+            return [sender, read, *answer(self._soft - model.shared, self._soft)]
         if name == "direct_receiver":
-            return answer(frame["receiver"], frame["receiver"])
-        first = self._scoring(self.sender, batch, frame["sender"], frame["sender"])
+            return answer(lengths["receiver"], lengths["receiver"])
+        first = self._scoring(self.sender, batch, lengths["sender"], lengths["sender"])
         if name == "direct_sender":
             return first
         if name == "label_relay":
-            return [*first, *answer(frame["bare"] + 1, frame["bare"] + 1)]
-        rows = model.sender.model.config.vocab_size
-        prefill = model_work(model.sender, batch, frame["asked"], frame["asked"], None, rows)
-        step = model_work(model.sender, batch, 1, frame["asked"] + steps / 2, None, rows)
-        heard = frame["bare"] + steps
-        return [prefill, *[step] * max(0, round(steps) - 1), *answer(heard, heard)]
+            return [*first, *answer(lengths["bare"] + 1, lengths["bare"] + 1)]
+        heard = lengths["bare"] + steps
+        return [*_writing(model.sender, batch, lengths["asked"], steps), *answer(heard, heard)]
+
+    def _published_work(self, name: str, lengths: pd.Series, batch: int) -> list[Work]:
+        model = self.model
+        answer = partial(_writing, model.receiver, batch, steps=PUBLISHED_ANSWER)
+        if name == "direct_receiver":
+            return answer(lengths["receiver"])
+        if name == "text_relay_50":
+            message = _writing(model.sender, batch, lengths["asked_as_published"], PUBLISHED_MESSAGE)
+            return [*message, *answer(lengths["bare"] + PUBLISHED_MESSAGE)]
+        sender = model_work(model.sender, batch, lengths["sender"], lengths["sender"])
+        first = [sender, bridge_work(model.bridge, batch, lengths["sender"])]
+        if name == "bridge_no_answer":
+            return [*first, model_work(model.receiver, batch, self._soft, self._soft)]
+        return [*first, *answer(self._soft)]
+
+    @property
+    def _soft(self) -> int:
+        """Positions that the receiver sees where a bridge speaks: soft tokens, and what stands around them."""
+        return self.model.bridge.config.soft_tokens + self.model.fixed_tokens
 
     def _scoring(self, reader: Reader, batch: int, tokens: float, context: float) -> list[Work]:
         """The pass over a prompt, and that over label tokens after the first where there are any."""
@@ -243,8 +264,16 @@ class Arms:
             "sender": len(prompt_ids(model.sender, self.task, example)),
             "receiver": len(prompt_ids(model.receiver, self.task, example)),
             "asked": len(prompt_ids(model.sender, self.asked, example)),
+            "asked_as_published": len(prompt_ids(model.sender, self.asked_as_published, example)),
             "bare": len(prompt_ids(model.receiver, self.task, bare)),
         }
+
+
+def _writing(lm: LanguageModel, batch: int, prompt: float, steps: float) -> list[Work]:
+    """The pass over a prompt, which gives the first token, and one for each further token."""
+    rows = lm.model.config.vocab_size
+    step = model_work(lm, batch, 1, prompt + steps / 2, None, rows)
+    return [model_work(lm, batch, prompt, prompt, None, rows), *[step] * max(0, round(steps) - 1)]
 
 
 def _said(ids: Tensor, lm: LanguageModel) -> list[int]:

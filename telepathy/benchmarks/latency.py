@@ -19,6 +19,7 @@ from telepathy.inference import Telepathy
 from telepathy.tasks.data import load_split
 
 COLUMNS = [
+    "task",
     "arm",
     "protocol",
     "batch_size",
@@ -151,7 +152,11 @@ def _row(
     written = float(np.mean([sum(counts) for counts in trials.tokens])) / size
     about = compute.describe()
     threads = f", {about['threads']} threads" if about["device"] == "cpu" else ""
+    batches = batches_of(inputs, size)[: len(trials.total)]
+    steps = float(np.median([max(counts) for counts in trials.tokens]))
+    least = float(np.mean([machine.milliseconds(*arms.least_work(name, protocol, batch, steps)) for batch in batches]))
     row: dict[str, Any] = {
+        "task": arms.task.name,
         "arm": name,
         "device": about["device"],
         "hardware": f"{about['hardware']}{threads}, {about['dtype']}",
@@ -165,12 +170,9 @@ def _row(
         "examples_per_s": 1e3 * size / median,
         "tokens_generated": written,
         "peak_memory_mb": trials.memory_mb,
+        "roofline_ms": least,
+        "roofline_ratio": median / least,
     }
-    if protocol == EQUAL_WORK:
-        batches = batches_of(inputs, size)[: len(trials.total)]
-        steps = float(np.median([max(counts) for counts in trials.tokens]))
-        least = float(np.mean([machine.milliseconds(*arms.least_work(name, batch, steps)) for batch in batches]))
-        row |= {"roofline_ms": least, "roofline_ratio": median / least}
     row |= {f"{stage}_ms": _stage(trials.stages, stage) for stage in ("sender", "bridge", "receiver")}
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
 

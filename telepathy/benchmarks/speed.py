@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from telepathy.benchmarks.arms import Arms
+from telepathy.benchmarks.arms import EQUAL_WORK, Arms
 from telepathy.benchmarks.plain import plain_answer, plain_loss, plain_weights
 from telepathy.benchmarks.roofline import measure_machine
 from telepathy.benchmarks.timing import Clock, interleaved
@@ -150,7 +150,9 @@ def _latency(model: Telepathy, data: BridgeData, config: SpeedConfig) -> list[di
     found = interleaved(chosen, batches, 1, max(2, config.rounds), clock, compute)
     ours, theirs = (float(np.median(found[name].total)) for name in ("bridge", relay))
     machine = measure_machine(compute)
-    least = float(np.mean([machine.milliseconds(*arms.least_work("bridge", batch, 0)) for batch in batches]))
+    least = float(
+        np.mean([machine.milliseconds(*arms.least_work("bridge", EQUAL_WORK, batch, 0)) for batch in batches])
+    )
     what = f"bridge against text relay of {RELAY_TOKENS} tokens, batch 1"
     row = {"what": what, "ours": ours, "reference": theirs, "unit": "ms", "ratio": theirs / ours}
     roofline = {"what": "bridge against its roofline, batch 1", "ours": ours, "reference": least, "unit": "ms"}

@@ -183,6 +183,7 @@ def latency() -> pd.DataFrame:
     }
     rows = [
         {
+            "task": "moods",
             "arm": arm,
             "protocol": "equal_work",
             "batch_size": batch,

@@ -245,10 +245,36 @@ def test_what_was_said_ends_with_the_end_of_the_sequence(llama):
 def test_the_least_work_grows_with_what_an_arm_does(model, frame):
     arms, examples = Arms(model, Clock(CPU), False), frame.to_dict("records")
     machine = Machine(1e9, 1e12)
-    least = {name: machine.milliseconds(*arms.least_work(name, examples, 0)) for name in SINGLE}
-    least |= {tokens: machine.milliseconds(*arms.least_work("text_relay_4", examples, tokens)) for tokens in (4, 30)}
+    time = lambda name, tokens=0: machine.milliseconds(*arms.least_work(name, "equal_work", examples, tokens))  # noqa: E731
+    least = {name: time(name) for name in SINGLE} | {tokens: time("text_relay_4", tokens) for tokens in (4, 30)}
     assert least["direct_sender"] < least["label_relay"] < least[4] < least[30]
     assert least["bridge"] < least["label_relay"]
+
+
+@pytest.mark.parametrize(
+    "name, passes", [("bridge", 12), ("bridge_no_answer", 3), ("text_relay_50", 60), ("direct_receiver", 10)]
+)
+def test_the_least_work_as_published_is_what_its_forward_passes_compute(model, frame, name, passes):
+    arms, examples = Arms(model, Clock(CPU), False), frame.to_dict("records")[:1]
+    arm = arms.as_published()[name]
+    prepared = arm.prepare(examples)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        arm.run(prepared)
+    needless = 0  # logits at places where no token is chosen
+    if name.startswith("bridge"):
+        needless += _head(model.sender, len(prepared[0]))
+    if name == "bridge_no_answer":
+        needless += _head(model.receiver, model.bridge.config.soft_tokens + model.fixed_tokens)
+    works = arms.least_work(name, "as_published", examples, 0)
+    assert len(works) == passes
+    close = (
+        0.2 if name == "text_relay_50" else 0.02
+    )  # its message is longer in the receiver's tokens than in the sender's
+    assert sum(work.operations for work in works) == pytest.approx(counter.get_total_flops() - needless, rel=close)
+
+
+def _head(lm, places):
+    return 2 * places * lm.model.config.vocab_size * lm.width
 
 
 def test_each_input_is_in_one_batch():
@@ -297,7 +323,8 @@ def test_the_latency_table_has_a_row_an_arm_protocol_and_batch(model, data, task
     kept = table[table["protocol"] == "equal_work"]
     assert set(kept.loc[kept["batch_size"] == 1, "arm"]) == SINGLE | RELAYS
     assert set(kept.loc[kept["batch_size"] == 2, "arm"]) == SINGLE
-    assert (kept["roofline_ratio"] > 1).all() and kept["device_ms"].isna().all()
+    assert (table["roofline_ratio"] > 1).all() and kept["device_ms"].isna().all()
+    assert set(table["task"]) == {task.name}
     bridge = kept[(kept["arm"] == "bridge") & (kept["batch_size"] == 1)].iloc[0]
     assert 0 < bridge["sender_ms"] + bridge["bridge_ms"] + bridge["receiver_ms"] <= bridge["p95_ms"]
     assert (table["low_ms"] <= table["median_ms"]).all() and (table["median_ms"] <= table["high_ms"]).all()
@@ -362,6 +389,9 @@ def test_speed_is_measured_side_by_side(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "measure_machine", lambda compute: least)
     row = speed._latency(model, data, config)[1]
     arms = Arms(model, Clock(CPU), compiled=False)
-    works = [arms.least_work("bridge", [example], 0) for example in data.frame("test").head(2).to_dict("records")]
+    works = [
+        arms.least_work("bridge", "equal_work", [example], 0)
+        for example in data.frame("test").head(2).to_dict("records")
+    ]
     assert row["reference"] == pytest.approx(np.mean([least.milliseconds(*work) for work in works]))
     assert all(not weight.requires_grad and weight.grad is None for weight in model.receiver.model.parameters())

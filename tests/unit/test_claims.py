@@ -215,8 +215,16 @@ def test_accuracy_must_fall_significantly_as_tokens_grow(score, slope, p, verdic
     assert score(trend("r52", slope, p)).loc["says-more-tokens-hurt-banking77", "verdict"] == verdict
 
 
-def latency(arm, protocol, median, batch=1, hardware="a laptop", mode="eager"):
-    row = {"arm": arm, "protocol": protocol, "batch_size": batch, "mode": mode, "device": "cpu", "hardware": hardware}
+def latency(arm, protocol, median, batch=1, hardware="a laptop", mode="eager", task="movies"):
+    row = {
+        "task": task,
+        "arm": arm,
+        "protocol": protocol,
+        "batch_size": batch,
+        "mode": mode,
+        "device": "cpu",
+        "hardware": hardware,
+    }
     return {
         **row,
         "median_ms": median,
@@ -252,10 +260,19 @@ def test_milliseconds_on_the_same_hardware_must_be_within_a_tenth(score, median,
 def test_more_than_the_claimed_speed_up_agrees_too(score, bridge, verdict):
     # The claim is 4.7 times as fast.
     rows = [
-        latency(arm, "equal_work", median, hardware="NVIDIA H100")
+        latency(arm, "equal_work", median, hardware="NVIDIA H100", task="sst2")
         for arm, median in (("bridge", bridge), ("text_relay_50", 400))
     ]
     assert on_paper(score, latency=rows).loc["sst2-speedup", "verdict"] == verdict
+
+
+@pytest.mark.parametrize("timed, tested", [("movies", "sst2-speedup"), ("newsgroups", "agnews-speedup")])
+def test_a_speed_up_on_a_task_is_judged_by_timings_of_that_task(score, timed, tested):
+    rows = [latency(arm, "equal_work", median, task=timed) for arm, median in (("bridge", 100), ("text_relay_50", 400))]
+    table = score(latency=rows, tasks={"movies": "sst2", "newsgroups": "agnews"})
+    verdicts = table.loc[["sst2-speedup", "agnews-speedup"], "verdict"]
+    assert verdicts[tested] == REPRODUCED and verdicts.drop(tested).tolist() == [NOT_TESTED]
+    assert table.loc["says-faster-than-text", "verdict"] == REPRODUCED
 
 
 def test_a_rate_is_that_of_its_batch(score):
