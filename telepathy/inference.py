@@ -1,24 +1,23 @@
 """From texts to answers: two frozen models and a trained bridge as one fast callable."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from telepathy.batches import in_order, length_batches
 from telepathy.bridges import Bridge, load_bridge
-from telepathy.devices import Compute, choose_compute
+from telepathy.devices import choose_compute
 from telepathy.errors import TelepathyError
 from telepathy.methods.bridge import check_trained_for
 from telepathy.methods.trained import take
 from telepathy.models.compiled import Recorded, compiled_view
-from telepathy.models.loading import LanguageModel, hidden_states, load_language_model, pad
+from telepathy.models.loading import LanguageModel, hidden_states, load_language_model, pad, source_of
+from telepathy.models.room import check_room
 from telepathy.runtime import BridgeRuntime
 from telepathy.tasks.data import choice_count
 from telepathy.tasks.parsing import parse_number
@@ -31,9 +30,6 @@ BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
 
 BATCH_TOKENS = 4096
 """Most places of a padded batch; where its rows are filled up to a power of two, before that."""
-
-WORKING_BYTES = 2**31
-"""Room on a GPU beside the weights: activations, caches and recorded graphs."""
 
 Example = str | Mapping[str, Any]
 
@@ -126,15 +122,15 @@ class Telepathy(BridgeRuntime):
         places = {
             role: Path(models) / about[role]["name"] if given is None else given for role, given in wanted.items()
         }
+        asked = task if isinstance(task, Task) else load_task(task or _task_file(about["task"]))
+        named = {role: _named(place) for role, place in places.items()}
+        check_trained_for(folder, about, named["receiver"], named["sender"], asked.prompt_hash)
         check_room([place for place in places.values() if not isinstance(place, LanguageModel)], compute)
         loaded: dict[str, LanguageModel] = {}
         for place in places.values():
             if str(place) not in loaded:
                 loaded[str(place)] = place if isinstance(place, LanguageModel) else load_language_model(place, compute)
         ready = {role: loaded[str(place)] for role, place in places.items()}
-        asked = task if isinstance(task, Task) else load_task(task or _task_file(about["task"]))
-        named = {role: (lm.name, lm.source) for role, lm in ready.items()}
-        check_trained_for(folder, about, named["receiver"], named["sender"], asked.prompt_hash)
         side = ReceiverSide(**take(ReceiverSide, about["receiver"]))
         layer = about["sender"]["layer"]
         return cls(bridge, ready["sender"], ready["receiver"], asked, layer, side, buckets, compiled)
@@ -291,36 +287,11 @@ class Telepathy(BridgeRuntime):
         return work(list(examples))
 
 
-def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int | None = None) -> None:
-    """Refuse to load models that a GPU cannot hold.
-
-    Args:
-        folders: model folders with safetensors.
-        compute: device and precision.
-        free_bytes: memory to compare with; None for what the device has free, and no limit on a CPU.
-
-    Raises:
-        TelepathyError: saying how much is needed and how much there is.
-    """
-    if free_bytes is None:
-        if compute.device.type != "cuda":
-            return
-        free_bytes = torch.cuda.mem_get_info(compute.device)[0]
-    weights = sum(_elements(file) for folder in set(folders) for file in Path(folder).glob("*.safetensors"))
-    needed = weights * compute.dtype.itemsize + WORKING_BYTES
-    if weights and needed > free_bytes:
-        names = " and ".join(dict.fromkeys(Path(folder).name for folder in folders))
-        raise TelepathyError(
-            f"The GPU has {free_bytes / 2**30:.1f} GiB free, but {names} need {needed / 2**30:.1f} GiB: "
-            "take a larger GPU, or the device cpu."
-        )
-
-
-def _elements(file: Path) -> int:
-    """Numbers in a file of weights, in whatever precision they are stored."""
-    with safe_open(file, framework="pt") as weights:
-        names = weights.keys()
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+def _named(model: LanguageModel | str | Path) -> tuple[str, dict[str, Any]]:
+    """Name and source of a model, or of a folder that is not loaded yet."""
+    if isinstance(model, LanguageModel):
+        return model.name, model.source
+    return Path(model).name, source_of(model)
 
 
 def _task_file(name: str) -> Path:

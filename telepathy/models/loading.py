@@ -21,6 +21,7 @@ from telepathy.errors import TelepathyError
 from telepathy.files import check_files, read_json
 from telepathy.models.families import model_class, read_config
 from telepathy.models.frozen import lay_out_once
+from telepathy.models.room import check_room
 
 
 @dataclass
@@ -105,15 +106,11 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
 
     Raises:
         TelepathyError: if the folder has no configuration or no safetensors weights, a file is not the
-            one that was fetched, or the model is of a family that cannot take part (see
-            `telepathy.models.families`).
+            one that was fetched, a GPU cannot hold the weights, or the model is of a family that cannot take
+            part (see `telepathy.models.families`).
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise TelepathyError(
-            f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
-        )
-    source: dict = read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
+    source = source_of(folder)
     files = source.get("files", {})
     weights = {name: value for name, value in files.items() if name.endswith(".safetensors")}
     remedy = f"delete {folder} to fetch the model anew"
@@ -122,6 +119,7 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
         raise TelepathyError(
             f"{folder} asks to run its own code, which is never done: choose a model without auto_map."
         )
+    check_room([folder], compute)
     transformers_logging.disable_progress_bar()
     config = read_config(folder)
     tokenizer = _load_tokenizer(folder)
@@ -137,6 +135,20 @@ def load_language_model(folder: str | Path, compute: Compute) -> LanguageModel:
     lay_out_once(model)
     model.get_output_embeddings().register_forward_pre_hook(lambda _head, args: (_packed(args[0]),))
     return LanguageModel(name=folder.name, model=model, tokenizer=tokenizer, compute=compute, source=source)
+
+
+def source_of(folder: str | Path) -> dict[str, Any]:
+    """What a model folder says of where it came from (revision or sha256), without loading it.
+
+    Raises:
+        TelepathyError: if the folder has no configuration or no safetensors weights.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise TelepathyError(
+            f"{folder} holds no model (config.json and *.safetensors): let Snakemake build {folder}, or copy one there."
+        )
+    return read_json(folder / "source.json") if (folder / "source.json").is_file() else {"path": folder.name}
 
 
 def _read_weights(folder: Path, config: Any, compute: Compute) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from telepathy.batches import within_memory
 from telepathy.models.loading import pad
 from telepathy.training.bridge import BridgeLearner
 
@@ -92,9 +93,9 @@ class AlignmentLearner(ABC):
         """On dev: accuracy of the most alike candidates (all of an example's must be right), the last step's
         cross-entropy, and the mean cosine with the right ones.
         """
-        losses, hits, cosines = 0.0, 0, 0.0
-        for rows in self.learner.dev_batches:
-            scores = self.scores(self.pointing(self.learner.soft_tokens(self.learner.dev_states, rows))).cpu()
+        states, losses, hits, cosines = self.learner.dev_states, 0.0, 0, 0.0
+        likeness = lambda rows: self.scores(self.pointing(self.learner.soft_tokens(states, rows))).cpu()  # noqa: E731
+        for rows, scores in within_memory(self.learner.dev_batches, likeness):
             gold = self.gold("dev", rows)
             losses += float(_cross_entropy(SHARPNESS * scores, gold)) * len(rows)
             hits += int((scores.argmax(-1) == gold).reshape(len(rows), -1).all(1).sum())

@@ -395,6 +395,23 @@ def test_alignment_scores_dev_by_the_most_alike_label(data, lm):
     assert metrics["cosine"] == pytest.approx(sum(right) / len(right), rel=1e-4)
 
 
+def test_scores_of_dev_are_the_same_where_memory_holds_one_example(data, lm, monkeypatch):
+    learning, alignment = aligning(data, lm)
+    expected = alignment.evaluate(), learning.evaluate()
+    plain, tried = learning.soft_tokens, []
+
+    def soft_tokens(states, rows):
+        tried.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return plain(states, rows)
+
+    monkeypatch.setattr(learning, "soft_tokens", soft_tokens)
+    assert alignment.evaluate() == pytest.approx(expected[0])
+    assert learning.evaluate() == pytest.approx(expected[1], rel=1e-4)
+    assert max(tried) > 1 == min(tried)
+
+
 def test_soft_tokens_point_at_the_labels_tokens_again_and_again_up_to_the_last(data, lm):
     learning = learner(data, lm)
     learning.labels = LabelSet(("negative", "positive"), ((50, 60, 61), (51, 70)))

@@ -3,13 +3,11 @@
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import telepathy
 from telepathy.bridges import BridgeConfig, build_bridge, load_bridge
-from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
-from telepathy.inference import Telepathy, check_room
+from telepathy.inference import Telepathy
 from telepathy.models.compiled import Recorded, compiled_view
 from telepathy.models.loading import hidden_states
 from telepathy.tasks.prompts import prompt_ids
@@ -244,25 +242,13 @@ def test_models_are_found_by_the_names_in_the_bridges_configuration(saved, task,
     assert model.probabilities(TEXTS[0]) == pytest.approx(expected.probabilities(TEXTS[0]), abs=1e-5)
 
 
-def test_a_gpu_that_is_too_small_is_told_how_much_is_needed(tmp_path):
-    for name in ("reads", "hears"):
-        (tmp_path / name).mkdir()
-        save_file({"weight": torch.zeros(2**20, dtype=torch.bfloat16)}, tmp_path / name / "model.safetensors")
-    folders = [tmp_path / "reads", tmp_path / "hears"]
-    compute = Compute(device=torch.device("cpu"), dtype=torch.bfloat16)
-    with pytest.raises(TelepathyError, match=r"1\.0 GiB free, but reads and hears need 2\.0 GiB"):
-        check_room(folders, compute, free_bytes=2**30)
-    check_room(folders, compute, free_bytes=3 * 2**30)
-
-
-def test_room_is_for_weights_as_they_are_computed_with_whatever_they_are_stored_in(tmp_path):
-    (tmp_path / "reads").mkdir()
-    save_file({"weight": torch.zeros(2**20, 30), "b": torch.zeros(7)}, tmp_path / "reads" / "model.safetensors")
-    needed = 2**31 + 2 * (30 * 2**20 + 7)
-    compute = Compute(device=torch.device("cpu"), dtype=torch.bfloat16)
-    check_room([tmp_path / "reads"], compute, free_bytes=needed)
-    with pytest.raises(TelepathyError, match="take a larger GPU"):
-        check_room([tmp_path / "reads"], compute, free_bytes=needed - 1)
+def test_folders_of_other_models_are_refused_before_any_is_loaded(saved, task, sender, receiver, tmp_path, monkeypatch):
+    monkeypatch.setattr("telepathy.inference.load_language_model", lambda *_: pytest.fail("loaded"))
+    for lm in (sender, receiver):
+        lm.model.save_pretrained(tmp_path / lm.name)
+    swapped = {"sender": tmp_path / receiver.name, "receiver": tmp_path / sender.name}
+    with pytest.raises(TelepathyError, match=f"trained for the receiver {receiver.name}, but got {sender.name}"):
+        Telepathy.from_pretrained(saved(task), task=task, **swapped)
 
 
 @pytest.mark.parametrize("whole", [True, False])
