@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
@@ -41,7 +41,10 @@ def check_room(folders: Sequence[str | Path], compute: Compute, free_bytes: int 
 
 
 def _elements(file: Path) -> int:
-    """Numbers in a file of weights, in whatever precision they are stored."""
-    with safe_open(file, framework="pt") as weights:
-        names = weights.keys()
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    """Numbers in a file of weights, in whatever precision; none in a damaged one, which loading names."""
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = weights.keys()
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    except SafetensorError:
+        return 0

@@ -40,3 +40,9 @@ def test_every_job_asks_for_room_before_it_reads_weights(tokenizer, tmp_path, mo
     monkeypatch.setattr("telepathy.models.loading._read_weights", lambda *_: pytest.fail("read"))
     with pytest.raises(TelepathyError, match=r"1\.0 GiB free, but reads need 2\.0 GiB"):
         load_language_model(tmp_path / "reads", Compute(device=torch.device("cuda"), dtype=torch.bfloat16))
+
+
+def test_a_damaged_file_is_left_to_loading_which_names_it(tmp_path):
+    (tmp_path / "reads").mkdir()
+    (tmp_path / "reads" / "model.safetensors").write_bytes(b"no weights")
+    check_room([tmp_path / "reads"], Compute(device=torch.device("cpu"), dtype=torch.bfloat16), free_bytes=1)
