@@ -1,5 +1,6 @@
 """Methods that only prompt a frozen model: zero-shot and few-shot."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -127,16 +128,26 @@ def draw_shots(task: Task, train: pd.DataFrame, shots: int, seed: int) -> list[d
 
 def shots_that_fit(lm: LanguageModel, task: Task, drawn: Sequence[dict[str, Any]], room: int) -> list[dict[str, Any]]:
     """Drop whole examples until ``room`` tokens hold the rest, from the most frequent class first."""
-    kept = list(drawn)
 
-    def tokens() -> int:
-        return len(lm.token_ids(BLANK_LINE.join([*(solved_example(task, example) for example in kept), ""])))
+    def fits(examples: Sequence[dict[str, Any]]) -> bool:
+        return (
+            len(lm.token_ids(BLANK_LINE.join([*(solved_example(task, example) for example in examples), ""]))) <= room
+        )
 
-    while kept and tokens() > room:
-        counts = Counter(example.get("label") for example in kept)
+    # The fewer are left, the shorter: one of 77 labels' examples in 32 fits, and to try each number takes a minute.
+    left = _fewer_and_fewer(drawn)
+    return left[bisect_left(left, True, key=fits)]
+
+
+def _fewer_and_fewer(drawn: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """What is left after 0, 1, … drops, to none at all."""
+    left = [list(drawn)]
+    while left[-1]:
+        counts = Counter(example.get("label") for example in left[-1])
         most = max(counts.values())
-        kept.pop(next(place for place, example in enumerate(kept) if counts[example.get("label")] == most))
-    return kept
+        dropped = next(place for place, example in enumerate(left[-1]) if counts[example.get("label")] == most)
+        left.append(left[-1][:dropped] + left[-1][dropped + 1 :])
+    return left
 
 
 def solved_example(task: Task, example: Mapping[str, Any]) -> str:

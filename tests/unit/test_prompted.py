@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from telepathy.errors import TelepathyError
-from telepathy.methods.prompted import draw_shots, few_shot, zero_shot
+from telepathy.methods.prompted import draw_shots, few_shot, shots_that_fit, solved_example, zero_shot
 
 WORDS = ["fine", "dull", "good", "bad", "long", "short", "new", "old", "rich", "poor"]
 
@@ -82,6 +82,23 @@ def test_a_prompt_that_is_too_long_drops_whole_examples_and_says_how_many(llama,
     whole = [f"Review: {row.text}\nSentiment (negative or positive): {row.label}\n\n" for row in rows.itertuples()]
     assert shown["shot_tokens"] == len(llama.token_ids("".join(whole)))
     assert shown["shot_tokens"] + task.max_tokens <= 118
+
+
+@pytest.mark.parametrize("room", [0, 20, 61, 118, 190, 5000])
+def test_the_most_shots_that_fit_are_kept_and_the_most_frequent_class_loses_the_first(llama, task, room):
+    rng = np.random.default_rng(room)
+    drawn = films(12).assign(label=rng.choice(["negative", "positive"], 12)).to_dict("records")
+    kept = list(drawn)
+    while kept:  # one after another
+        said = "".join(f"{solved_example(task, example)}\n\n" for example in kept)
+        if len(llama.token_ids(said)) <= room:
+            break
+        labels = [example["label"] for example in kept]
+        del kept[
+            next(place for place in range(len(kept)) if labels.count(labels[place]) == max(map(labels.count, labels)))
+        ]
+    assert shots_that_fit(llama, task, drawn, room) == kept
+    assert room > 20 or len(kept) < 12
 
 
 @pytest.mark.parametrize(
