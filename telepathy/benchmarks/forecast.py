@@ -9,18 +9,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from telepathy.benchmarks.plan import CPU_RULES
+from telepathy.benchmarks.plan import CPU_RULES, WORK
 from telepathy.files import read_json, write_csv
 from telepathy.gpu_memory import gpu_memory_said
 
-WORK = ["examples", "positions"]
 COLUMNS = [
     "study",
     "rule",
     "kind",
     "jobs",
-    "examples",
-    "positions",
+    *WORK,
     "measured_jobs",
     "measured_seconds",
     "start_seconds",
@@ -45,9 +43,9 @@ def forecast_costs(
     """Forecast the GPU-hours of a study by rule and kind of method, and write ``forecast.csv``.
 
     Seconds of the rehearsed jobs are fitted by those that a job takes to begin (``start_seconds``: imports,
-    loading models), those of each example and, in training bridges, of each position of the receiver (see
-    `telepathy.benchmarks.plan`). What the rehearsed jobs cannot tell apart counts as work, so that a forecast of
-    larger jobs errs on the long side. Texts are taken to be as long as the rehearsed ones, in the mean.
+    loading models), those of each example, of each word of a prompt besides the text, and of each further position
+    of a receiver (see `telepathy.benchmarks.plan`). What the rehearsed jobs cannot tell apart counts as work, so that
+    a forecast of larger jobs errs on the long side. Texts are taken to be as long as the rehearsed ones, in the mean.
 
     Args:
         study: the study that is forecast.
@@ -102,7 +100,7 @@ def _row(entry: Mapping[str, Any], measured: pd.DataFrame, device: str) -> dict[
     if entry["rule"] in CPU_RULES:
         return {**row, "status": "no gpu"}
     if device == "cuda":
-        start, *rates = _start_and_rates(mine[WORK].to_numpy(float), mine["seconds"].to_numpy(float))
+        start, *rates = _start_and_rates(mine[list(WORK)].to_numpy(float), mine["seconds"].to_numpy(float))
         work = sum(rate * entry[name] for rate, name in zip(rates, WORK, strict=True))
         hours = (start * entry["jobs"] + work) / 3600
         row |= {"start_seconds": start, "seconds_a_job": 3600 * hours / entry["jobs"]}

@@ -1,10 +1,11 @@
 """The jobs of a study that hold a GPU, with the work that each does: what a forecast multiplies."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,9 +20,10 @@ from telepathy.config import (
 )
 from telepathy.tasks.spec import load_task
 
-Job = tuple[str, str, str, int, int]
-
 ROOT = Path(__file__).parents[2]
+
+Job = tuple[str, str, str]
+"""Rule, kind of method, name of its benchmark file."""
 
 RULES = {
     "bridge": ("train_bridge", "evaluate_bridge"),
@@ -38,10 +40,33 @@ CPU_RULES = ("relay_label", "probe_sender")
 """Rules whose jobs ask for no GPU."""
 
 
+WORK = ("examples", "words", "positions")
+"""What a job's time grows with, by the columns of `planned_jobs`."""
 PRIMER = 4
 """Receiver positions besides soft tokens that a training step reads, about: the rest of a primer, and an answer."""
 PUBLISHED_PASSES = 11 + 2 + 60 + 10
 """Forward passes of a receiver or sender in a trial of all arms as published (see `telepathy.benchmarks.arms`)."""
+
+
+class Work(NamedTuple):
+    """What a job does, see `planned_jobs`."""
+
+    examples: int
+    words: int = 0
+    positions: int = 0
+
+
+class Size(NamedTuple):
+    """Examples of every split of a task, words of its prompt besides the text, and words of its labels after the first.
+
+    A word is about a token, so that a model reads so many more positions for each example.
+    """
+
+    train: int
+    dev: int
+    test: int
+    prompt_words: int
+    tail_words: int
 
 
 def planned_jobs(config: Config, study: str) -> pd.DataFrame:
@@ -49,59 +74,70 @@ def planned_jobs(config: Config, study: str) -> pd.DataFrame:
 
     Returns:
         Columns ``rule``, ``kind`` (of the method; empty where there is none), ``job`` (name of its benchmark file),
-        ``examples`` and ``positions``. A job's time grows with the examples that a model reads, in training twice
-        (forward and back). A bridge's training reads examples in alignment, where no receiver runs, and
-        ``positions`` of the receiver; a benchmark has forward passes in the place of examples.
+        ``examples``, ``words`` and ``positions``. A job's time grows with the examples that a model reads, in training
+        twice (forward and back), with the words that its prompt has besides the text (a list of 77 labels is longer
+        than what it stands beside), and with further positions of a receiver: the words of labels after the first,
+        which are scored for all labels, and what a bridge's training reads there. Its examples are those of
+        alignment, where no receiver runs; a benchmark has forward passes in the place of examples.
     """
     jobs = [*_encodings(config, study), *_runs(config, study), *_others(config, study)]
-    return pd.DataFrame(jobs, columns=["rule", "kind", "job", "examples", "positions"])
+    return pd.DataFrame([(*job, *work) for job, work in jobs], columns=["rule", "kind", "job", *WORK])
 
 
 def summed_jobs(config: Config, study: str) -> list[dict[str, Any]]:
     """Jobs and work of a study by rule and kind."""
     table = planned_jobs(config, study).groupby(["rule", "kind"], as_index=False)
-    sums = table.agg(jobs=("job", "size"), examples=("examples", "sum"), positions=("positions", "sum"))
+    sums = table.agg(jobs=("job", "size"), **{name: (name, "sum") for name in WORK})
     return [{str(name): value for name, value in row.items()} for row in sums.to_dict("records")]
 
 
-def _encodings(config: Config, study: str) -> Iterator[Job]:
+def _encodings(config: Config, study: str) -> Iterator[tuple[Job, Work]]:
     entry = study_of(config, study)
     for task, model in product(entry["tasks"], dict.fromkeys([entry["sender"], entry["receiver"]])):
         if any(encoded_layers(config, study, task, model)):
-            sizes = _sizes(config, study, task)
-            yield "encode_task", "", f"{model}_{task}", sum(sizes.values()), 0
+            size = _size(config, study, task)
+            yield ("encode_task", "", f"{model}_{task}"), _read(size, size.train + size.dev + size.test)
 
 
-def _runs(config: Config, study: str) -> Iterator[Job]:
+def _runs(config: Config, study: str) -> Iterator[tuple[Job, Work]]:
     settings_of = cache(lambda method, task: method_settings(config, method, study, task))
-    sizes_of = cache(lambda task: _sizes(config, study, task))
+    size_of = cache(lambda task: _size(config, study, task))
     for run in runs_table(config).query("study == @study").itertuples():
-        settings, sizes = settings_of(run.method, run.task), sizes_of(run.task)
+        settings, size = settings_of(run.method, run.task), size_of(run.task)
         for rule in RULES[str(run.kind)]:
-            work = _work(rule, settings, sizes, int(run.k))  # type: ignore[arg-type]
-            yield rule, str(run.kind), f"{run.task}_{run.method}_k{run.k}_seed{run.seed}", *work
+            job = rule, str(run.kind), f"{run.task}_{run.method}_k{run.k}_seed{run.seed}"
+            yield job, _work(rule, settings, size, int(run.k))  # type: ignore[arg-type]
 
 
-def _work(rule: str, settings: Mapping[str, Any], sizes: Mapping[str, int], k: int) -> tuple[int, int]:
-    """Examples and receiver positions of a job (see `planned_jobs`)."""
+def _read(size: Size, examples: int, scored: int = 0) -> Work:
+    """Work of a model that reads whole prompts, and scores all labels for some of them."""
+    return Work(examples, examples * size.prompt_words, scored * size.tail_words)
+
+
+def _work(rule: str, settings: Mapping[str, Any], size: Size, k: int) -> Work:
+    """Work of a job on a method's run."""
     if rule == "train_bridge":
-        aligned = settings["alignment_steps"]
-        read = 2 * (settings["steps"] - aligned) * settings["batch_size"] + (settings["evaluations"] + 1) * sizes["dev"]
-        return aligned * settings["alignment_batch_size"], read * (k + PRIMER)
+        aligned = settings["alignment_steps"] * settings["alignment_batch_size"]
+        read = 2 * (settings["steps"] - settings["alignment_steps"]) * settings["batch_size"]
+        judged = (settings["evaluations"] + 1) * size.dev
+        positions = (read + judged) * (k + PRIMER) + judged * size.tail_words
+        return Work(aligned, aligned * size.prompt_words, positions)
     if rule == "train_adapter":
-        dev = min(sizes["dev"], settings["dev_examples"])
-        return 2 * settings["steps"] * settings["batch_size"] + settings["evaluations"] * dev, 0
-    return sizes["test"], 0
+        judged = settings["evaluations"] * min(size.dev, settings["dev_examples"])
+        return _read(size, 2 * settings["steps"] * settings["batch_size"] + judged, judged)
+    if rule == "evaluate_bridge":  # no prompt is read: the states of all are there
+        return Work(size.test, 0, size.test * size.tail_words)
+    return _read(size, size.test, size.test)
 
 
-def _others(config: Config, study: str) -> Iterator[Job]:
+def _others(config: Config, study: str) -> Iterator[tuple[Job, Work]]:
     """The benchmark, and one job a task that looks into a bridge."""
     if timed := benchmark_settings(config, study):
-        yield "measure_latency", "", "all", _passes(timed), 0
+        yield ("measure_latency", "", "all"), Work(_passes(timed))
     bridged = runs_table(config).query("study == @study and method == 'bridge'")["task"]
     for task in dict.fromkeys(bridged):
         if load_task(ROOT / task_file(config, task)).kind == "labels":
-            yield "inspect_bridge", "", task, _sizes(config, study, task)["test"], 0
+            yield ("inspect_bridge", "", task), Work(_size(config, study, task).test)
 
 
 def _passes(timed: Mapping[str, Any]) -> int:
@@ -117,8 +153,13 @@ def _passes(timed: Mapping[str, Any]) -> int:
     return passes
 
 
-def _sizes(config: Config, study: str, task: str) -> dict[str, int]:
-    """Examples of every split: the study's limits, else the most that the task takes."""
-    limits: Mapping[str, int] = study_of(config, study)["tasks"][task].get("examples", {})
-    splits = load_task(ROOT / task_file(config, task)).splits
-    return {split: min(limits.get(split, splits[split]), splits[split]) for split in ("train", "dev", "test")}
+def _size(config: Config, study: str, name: str) -> Size:
+    """A task's examples (the study's limits, else the most that the task takes), and words."""
+    limits: Mapping[str, int] = study_of(config, study)["tasks"][name].get("examples", {})
+    task = load_task(ROOT / task_file(config, name))
+    train, dev, test = (
+        min(limits.get(split, task.splits[split]), task.splits[split]) for split in ("train", "dev", "test")
+    )
+    tails = sum(len(label.verbaliser.split()) - 1 for label in task.labels)
+    words = len(re.sub(r"{\w+}", " ", task.prompt).split())
+    return Size(train=train, dev=dev, test=test, prompt_words=words, tail_words=tails)

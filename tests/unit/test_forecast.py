@@ -10,9 +10,12 @@ import yaml
 
 from telepathy.benchmarks.__main__ import main
 from telepathy.benchmarks.forecast import forecast_costs
-from telepathy.benchmarks.plan import planned_jobs, summed_jobs
+from telepathy.benchmarks.plan import WORK, planned_jobs, summed_jobs
+from telepathy.models.shapes import byte_tokenizer
+from telepathy.tasks.spec import load_task
 
-CONFIG = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 @pytest.fixture
@@ -33,14 +36,14 @@ def rehearsal(tmp_path):
 
 
 REHEARSED = [
-    {"rule": "train_bridge", "kind": "bridge", "job": "a", "examples": 100, "positions": 0},
-    {"rule": "train_bridge", "kind": "bridge", "job": "b", "examples": 200, "positions": 0},
-    {"rule": "train_bridge", "kind": "bridge", "job": "never", "examples": 1000, "positions": 0},
-    {"rule": "relay_label", "kind": "label_relay", "job": "c", "examples": 10, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "job": "a", "examples": 100, "words": 0, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "job": "b", "examples": 200, "words": 0, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "job": "never", "examples": 1000, "words": 0, "positions": 0},
+    {"rule": "relay_label", "kind": "label_relay", "job": "c", "examples": 10, "words": 0, "positions": 0},
 ]
 PLANNED = [
-    {"rule": "train_bridge", "kind": "bridge", "jobs": 10, "examples": 36000, "positions": 0},
-    {"rule": "relay_label", "kind": "label_relay", "jobs": 3, "examples": 90, "positions": 0},
+    {"rule": "train_bridge", "kind": "bridge", "jobs": 10, "examples": 36000, "words": 0, "positions": 0},
+    {"rule": "relay_label", "kind": "label_relay", "jobs": 3, "examples": 90, "words": 0, "positions": 0},
 ]
 
 
@@ -123,7 +126,10 @@ def test_what_no_gpu_has_measured_is_marked_and_not_estimated(rehearsal, tmp_pat
 
 def test_a_rule_that_was_not_rehearsed_leaves_the_total_open(rehearsal, tmp_path):
     costs, metrics = rehearsal()
-    planned = [*PLANNED, {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5, "positions": 0}]
+    planned = [
+        *PLANNED,
+        {"rule": "train_adapter", "kind": "lora", "jobs": 1, "examples": 5, "words": 0, "positions": 0},
+    ]
     table = forecast_costs(
         "paper", planned, REHEARSED, costs, tmp_path / "logs", metrics, tmp_path / "forecast.csv"
     ).set_index("rule")
@@ -131,32 +137,68 @@ def test_a_rule_that_was_not_rehearsed_leaves_the_total_open(rehearsal, tmp_path
     assert np.isnan(table.loc["total", "gpu_hours"])
 
 
-def test_seconds_to_begin_of_examples_and_of_positions_are_told_apart(tmp_path):
-    start, example, position = 12.0, 0.03, 0.002
-    work = {"a": (10, 40), "b": (900, 300), "c": (200, 9000), "d": (900, 5000)}
+def test_seconds_to_begin_of_examples_of_words_and_of_positions_are_told_apart(tmp_path):
+    start, example, word, position = 12.0, 0.03, 0.0004, 0.002
+    work = {"a": (10, 10, 40), "b": (900, 900, 300), "c": (200, 200, 9000), "d": (900, 200000, 5000)}
     rehearsed = [
-        {"rule": "train_bridge", "kind": "bridge", "job": job, "examples": examples, "positions": positions}
-        for job, (examples, positions) in work.items()
+        {"rule": "train_bridge", "kind": "bridge", "job": job, **dict(zip(WORK, done))} for job, done in work.items()
     ]
     for job in rehearsed:
         file = tmp_path / "costs" / "train_bridge" / f"{job['job']}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
-        seconds = start + example * job["examples"] + position * job["positions"]
+        seconds = start + example * job["examples"] + word * job["words"] + position * job["positions"]
         file.write_text(json.dumps({"s": seconds, "max_rss": 1}) + "\n")
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"provenance": {"compute": {"device": "cuda"}}}))
     # Two bridges: one that aligns in most steps, and one, as published, in none.
-    planned = [{"rule": "train_bridge", "kind": "bridge", "jobs": 2, "examples": 1600, "positions": 30000}]
+    done = {"examples": 1600, "words": 400_000, "positions": 30000}
+    planned = [{"rule": "train_bridge", "kind": "bridge", "jobs": 2, **done}]
     folders = tmp_path / "costs", tmp_path / "logs"
     row = forecast_costs("paper", planned, rehearsed, *folders, [metrics], tmp_path / "forecast.csv").iloc[0]
     assert row["start_seconds"] == pytest.approx(start, abs=1e-3)
-    assert row["gpu_hours"] == pytest.approx((2 * start + 1600 * example + 30000 * position) / 3600, abs=1e-4)
+    seconds = 2 * start + 1600 * example + 400_000 * word + 30000 * position
+    assert row["gpu_hours"] == pytest.approx(seconds / 3600, abs=1e-4)
 
 
-def test_the_rehearsal_tells_alignment_from_steps_through_the_receiver():
-    jobs = planned_jobs(CONFIG, "rehearsal").query("rule == 'train_bridge'")[["examples", "positions"]].to_numpy(float)
-    columns = np.column_stack([np.ones(len(jobs)), jobs]) / [1, *jobs.max(axis=0)]
-    assert np.linalg.cond(columns) < 30
+@pytest.mark.parametrize(
+    "rule, kind",
+    [
+        ("train_bridge", "bridge"),
+        ("train_adapter", "lora"),
+        ("train_adapter", "prompt_tuning"),
+        ("evaluate_adapter", "lora"),
+        ("prompt_model", "zero_shot"),
+        ("prompt_model", "few_shot"),
+        ("relay_text", "text_relay"),
+        ("evaluate_bridge", "bridge"),
+        ("encode_task", ""),
+    ],
+)
+def test_the_rehearsal_tells_what_a_job_does_apart(rule, kind):
+    jobs = planned_jobs(CONFIG, "rehearsal").query("rule == @rule and kind == @kind")[list(WORK)].to_numpy(float)
+    done = jobs[:, jobs.any(axis=0)]
+    # Words of a prompt and of labels come together, in the task with 77 labels: of these one is enough.
+    columns = np.column_stack([np.ones(len(done)), done if rule == "train_bridge" else done[:, :2]])
+    assert np.linalg.cond(columns / columns.max(axis=0)) < 30
+
+
+def test_a_list_of_77_labels_counts_in_prompts_and_where_labels_are_scored():
+    """Banking77: 257 words of its prompt besides the text, 253 of its labels."""
+    jobs = planned_jobs(CONFIG, "paper").set_index("job")
+    read = jobs.loc["banking77_zero_shot_receiver_k0_seed0", list(WORK)]
+    assert read.tolist() == [3080, 3080 * 257, 3080 * (253 - 77)]
+    rehearsed = planned_jobs(CONFIG, "rehearsal").set_index("job").loc["rehearsallabels_zero_shot_receiver_k0_seed0"]
+    for name in ("words", "positions"):
+        assert rehearsed[name] / 400 == pytest.approx(read[name] / 3080, rel=0.1)
+    short = jobs.loc["sst2_zero_shot_receiver_k0_seed0"]
+    assert (short["words"], short["positions"]) == (872 * 5, 0)
+
+
+def test_words_of_the_rehearsals_labels_are_a_token_each():
+    tokenizer, task = byte_tokenizer(), load_task(ROOT / "telepathy/benchmarks/tasks/rehearsallabels.yaml")
+    assert len(task.labels) == 77
+    for label in task.labels:
+        assert len(tokenizer(f" {label.verbaliser}")["input_ids"]) == len(label.verbaliser.split())
 
 
 def test_a_benchmark_counts_a_pass_for_each_token_of_a_relay():
