@@ -42,6 +42,17 @@ def follow(house, name, **environment):
                 assert " ".join(line.split()) in said, f"{name}: {line!r} is not in {said[-2000:]}"
 
 
+def test_the_cluster_guide_and_the_profile_name_every_rule_that_asks_for_a_gpu():
+    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    bodies = re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", rules, re.MULTILINE | re.DOTALL)
+    asking = {name for name, body in bodies if re.search(r"^ +gpu=", body, re.MULTILINE)}
+    guide = next(content for language, _, content in blocks("cluster") if "set-resources" in content)
+    profile = (ROOT / "profiles/slurm/profile.yaml").read_text().partition("# set-resources:")[2]
+    assert "train_bridge" in asking
+    assert set(yaml.safe_load(guide)["set-resources"]) == asking
+    assert set(re.findall(r"^#   (\w+):", profile, re.MULTILINE)) == asking
+
+
 @pytest.mark.parametrize("name", ["statistics", "recipe"])
 def test_a_guide_without_models_does_what_it_says(house_copy, name):
     follow(house_copy, name)
