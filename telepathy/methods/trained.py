@@ -26,14 +26,15 @@ def say(record: Mapping[str, float]) -> None:
 
 
 def collapsed(task: Task, dev: pd.DataFrame, history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether a run learned no more than the most frequent answer; says so loudly."""
+    """Whether a run learned hardly more than the most frequent answer; says so loudly."""
     if task.kind == "number":
         return False
     majority = dev["label"].value_counts(normalize=True).max()
     best = max(record["accuracy"] for record in history)
     if best >= majority + COLLAPSE_GAIN:
         return False
-    print(f"COLLAPSED: the best dev accuracy {best:.3f} is not above the majority share {majority:.3f}.", flush=True)
+    gain = f"not {COLLAPSE_GAIN:.2f} above the majority share {majority:.3f}"
+    print(f"COLLAPSED: the best dev accuracy {best:.3f} is {gain}.", flush=True)
     return True
 
 
