@@ -19,7 +19,7 @@ rule train_adapter:
     threads: threads_of
     resources:
         gpu=gpus,
-        mem_mb=memory_of_all,
+        mem_mb=memory_of_training,
         runtime=minutes(90, 120),
     params:
         library=library_version("train_adapter"),

@@ -20,7 +20,7 @@ rule train_bridge:
     threads: threads_of
     resources:
         gpu=gpus,
-        mem_mb=memory_of_all,
+        mem_mb=memory_of_training,
         runtime=minutes(60, 90),
     params:
         library=library_version("train_bridge"),

@@ -67,6 +67,10 @@ rule write_page:
             if not any(name in path for name in SECTIONS)
         ],
         figures=lambda wildcards: drawn(wildcards.study, ".svg"),
+        captions=lambda wildcards: [
+            in_project(f"telepathy/report/captions/{Path(path).stem}.rst")
+            for path in drawn(wildcards.study, ".svg")
+        ],
         templates=[
             in_project(f"telepathy/report/templates/page.{ending}")
             for ending in ("html.jinja", "css", "js")

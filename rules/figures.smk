@@ -81,6 +81,9 @@ rule draw_pareto:
         library=library_version("draw_pareto"),
         names=names_of,
         task=lambda wildcards: study_of(config, wildcards.study)["benchmark"]["task"],
+        soft_tokens=lambda wildcards: own_soft_tokens(wildcards.study)[
+            study_of(config, wildcards.study)["benchmark"]["task"]
+        ],
     script:
         "../workflow_scripts/draw_pareto.py"
 

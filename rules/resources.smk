@@ -39,6 +39,11 @@ def memory_of_all(wildcards, attempt):
     return memory(wildcards, attempt) * max(1, gpus(wildcards))
 
 
+def memory_of_training(wildcards, attempt):
+    """MiB where activations and gradients are held too: jobs on the small models have held up to 1,600 more."""
+    return memory_of_all(wildcards, attempt) + 2000 * attempt * max(1, gpus(wildcards))
+
+
 def minutes(small, large):
     """Run time for CPU-sized and for GPU-sized studies, more at each attempt."""
 

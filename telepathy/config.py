@@ -77,8 +77,11 @@ def check_config(config: Config) -> None:
             _known(f"studies.{name}.settings", settings, {*config["methods"], *kinds}, "method or kind")
     for method in config["methods"]:
         settings = method_settings(config, method)
-        for key in ("of", "sent_by"):
-            _known(f"methods.{method}.{key}", filter(None, [settings.get(key)]), config["methods"], "method")
+        for key, kind in (("of", "bridge"), ("sent_by", "zero_shot")):
+            named = list(filter(None, [settings.get(key)]))
+            _known(f"methods.{method}.{key}", named, config["methods"], "method")
+            served = [name for name in config["methods"] if _inherited(config, name).get("kind") == kind]
+            _known(f"methods.{method}.{key}", named, served, f"method of kind {kind}")
     for study, task, method in set(runs_table(config)[["study", "task", "method"]].itertuples(index=False, name=None)):
         method_settings(config, str(method), str(study), str(task))
 
@@ -143,7 +146,8 @@ def method_settings(config: Config, method: str, study: str | None = None, task:
     merged: dict[str, Any] = {}
     for layer in (*by_kind, own, *by_method):
         merged.update(layer)
-    return _with_defaults(kinds[kind], merged, f"methods.{method}")
+    by_study = f" (with the settings of the study {study} for {task})" if task else ""
+    return _with_defaults(kinds[kind], merged, f"methods.{method}", by_study)
 
 
 def bridge_settings(config: Config, method: str, study: str, task: str) -> dict[str, Any]:
@@ -163,12 +167,12 @@ def _inherited(config: Config, method: str, seen: tuple[str, ...] = ()) -> dict[
     return own if parent is None else {**_inherited(config, parent, (*seen, method)), "title": method, **own}
 
 
-def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _with_defaults(kind: Mapping[str, Any], settings: Mapping[str, Any], place: str, more: str) -> dict[str, Any]:
     error = _fault(kind, dict(settings))
     if error is not None:
         key = ".".join([place, *map(str, error.absolute_path)])
         allowed = "" if error.validator != "additionalProperties" else f"; the keys are {', '.join(kind['properties'])}"
-        raise TelepathyError(f"config.yaml: at {key}, {short(error.message)}{allowed}.")
+        raise TelepathyError(f"config.yaml: at {key}{more}, {short(error.message)}{allowed}.")
     defaults = {key: value["default"] for key, value in kind["properties"].items() if "default" in value}
     return dict(sorted({**defaults, **settings}.items()))
 
@@ -185,7 +189,7 @@ def benchmark_settings(config: Config, study: str) -> dict[str, Any]:
     """What a study times, every default filled in; empty if it times nothing."""
     given = study_of(config, study).get("benchmark")
     kind = schema()["$defs"]["benchmark"]
-    return {} if given is None else _with_defaults(kind, given, f"studies.{study}.benchmark")
+    return {} if given is None else _with_defaults(kind, given, f"studies.{study}.benchmark", "")
 
 
 def runs_table(config: Config) -> pd.DataFrame:

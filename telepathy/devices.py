@@ -38,6 +38,11 @@ class Compute:
         """
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
+    @property
+    def precision_name(self) -> str:
+        """The device's type and the precision, by which weights in training differ."""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
     def describe(self) -> dict[str, str | int]:
         """Name the hardware for provenance."""
         if self.device.type == "cuda":

@@ -8,6 +8,7 @@ with job_log(snakemake):
         snakemake.input.latency,
         snakemake.input.statistics,
         snakemake.params.task,
+        snakemake.params.soft_tokens,
         snakemake.params.names,
         pdf=snakemake.output.pdf,
         svg=snakemake.output.svg,

@@ -270,7 +270,8 @@ def _trends(study: Study, draws: int) -> list[Row]:
         counts = [one.soft_tokens for one in ladder]
         right = np.stack([study.answers[one].stacked(seeds) for one in ladder]).astype(float)
         found = two_level_bootstrap(100 * estimates.slope(right, counts), draws)
-        note = _notes(f"points a doubling, k = {', '.join(map(str, counts))}", _degenerate(found))
+        seeded = _one_seed([study.answers[one] for one in ladder], len(seeds))
+        note = _notes(f"points a doubling, k = {', '.join(map(str, counts))}", seeded, _degenerate(found))
         row = _row("trend", Method(task, method, 0), found.n, seeds=len(seeds), **_tested(found), note=note)
         rows.append({**row, "soft_tokens": np.nan, "family": "trend"})
     return rows

@@ -19,6 +19,7 @@ from telepathy.config import (
     task_file,
 )
 from telepathy.tasks.spec import load_task
+from telepathy.training.steps import alignment_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,7 @@ RULES = {
     "text_relay": ("relay_text",),
     "label_relay": ("relay_label",),
     "linear_probe": ("probe_sender",),
+    "own": ("run_own_method",),
 }
 CPU_RULES = ("relay_label", "probe_sender")
 """Rules whose jobs ask for no GPU."""
@@ -117,8 +119,9 @@ def _read(size: Size, examples: int, scored: int = 0) -> Work:
 def _work(rule: str, settings: Mapping[str, Any], size: Size, k: int) -> Work:
     """Work of a job on a method's run."""
     if rule == "train_bridge":
-        aligned = settings["alignment_steps"] * settings["alignment_batch_size"]
-        read = 2 * (settings["steps"] - settings["alignment_steps"]) * settings["batch_size"]
+        first = alignment_steps(settings)
+        aligned = first * settings["alignment_batch_size"]
+        read = 2 * (settings["steps"] - first) * settings["batch_size"]
         judged = (settings["evaluations"] + 1) * size.dev
         positions = (read + judged) * (k + PRIMER) + judged * size.tail_words
         return Work(aligned, aligned * size.prompt_words, positions)

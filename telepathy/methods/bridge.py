@@ -29,6 +29,7 @@ from telepathy.tasks.spec import Task
 from telepathy.training.alignment import alignment_learner
 from telepathy.training.bridge import BridgeLearner, ReceiverSide
 from telepathy.training.loop import Stopwatch, TrainingConfig, fit
+from telepathy.training.steps import alignment_steps
 
 STATISTICS_EXAMPLES = 512  # Training examples from which a bridge takes the features' means and scales.
 
@@ -111,7 +112,8 @@ def train_bridge(
     )
     stopwatch = Stopwatch()
     sources = [_index(data)["source"], receiver.name, receiver.source, read_json(data.examples / "source.json")]
-    identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources]
+    precision = receiver.compute.precision_name
+    identity = [data.task.name, data.task.prompt_hash, k, dict(settings), dict(data.limits), sources, precision]
     first = alignment_steps(settings)
     aligning = {**settings, "steps": first}
     aligned = _align(learner, embeddings, aligning, seed, identity, checkpoints, stopwatch) if first else []
@@ -136,11 +138,6 @@ def train_bridge(
     write_training(target, data.task, dev, history, stopwatch.seconds, parameters, receiver.compute, alignment=aligned)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-def alignment_steps(settings: Mapping[str, Any]) -> int:
-    """How many of a bridge's steps point its soft tokens at words before the receiver is run: 9 of 10 at most."""
-    return min(settings["alignment_steps"], settings["steps"] * 9 // 10)
 
 
 def _align(

@@ -10,6 +10,7 @@ import pandas as pd
 from telepathy.errors import TelepathyError
 from telepathy.models.loading import LanguageModel
 from telepathy.plugins import import_plugins
+from telepathy.tasks.parsing import parse_number
 from telepathy.tasks.spec import Task
 
 
@@ -124,8 +125,19 @@ def run_own_method(
     )
     answers = list(build_method(settings["method"], settings["options"]).answer(inputs))
     _check_answers(settings["method"], task, answers, len(test))
+    if task.kind == "number":
+        answers = [_number(settings["method"], answer) for answer in answers]
     predictions = pd.Series(answers, dtype=object).to_numpy()
     return pd.DataFrame({"id": test["id"].to_numpy(), "label": test[gold].to_numpy(), "prediction": predictions})
+
+
+def _number(name: str, answer: Any) -> str | None:
+    """A number as the task's answers are written, ``1,000.0`` as ``1000``."""
+    found = None if answer is None else parse_number(str(answer))
+    if answer is not None and found is None:
+        said = str(answer)[:60]
+        raise TelepathyError(f"The method {name} answered {said!r}, which is no number: give a number or None.")
+    return found
 
 
 def _check_answers(name: str, task: Task, answers: Sequence[str | None], examples: int) -> None:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from telepathy import parallel
 from telepathy.batches import length_batches, within_memory
 from telepathy.devices import seed_everything
+from telepathy.files import fingerprint
 from telepathy.methods.adapters import (
     BATCH_TOKENS,
     CONFIGS,
@@ -115,7 +116,8 @@ def tune_receiver(
     check_classes(task, train)
     adapted = AdaptedReceiver(lm, task, config, new_adapter(lm, task, train, config, seed))
     identity = {"kind": config.kind, **asdict(config), "task": [task.name, task.prompt_hash]}
-    identity |= {"receiver": [lm.name, lm.source], "examples": [train["id"].tolist(), dev["id"].tolist()]}
+    identity |= {"receiver": [lm.name, lm.source], "examples": [fingerprint(part.to_json()) for part in (train, dev)]}
+    identity["precision"] = lm.compute.precision_name
     learner = AdapterLearner(adapted, train, dev.iloc[: config.dev_examples])
     history = fit(learner, training, seed, identity, checkpoints, progress, stopwatch=stopwatch)
     adapted.adapter.eval()

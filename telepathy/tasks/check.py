@@ -189,6 +189,12 @@ def _view(lm: LanguageModel, task: Task, splits: Mapping[str, pd.DataFrame]) -> 
         )
     if task.kind == "number":
         remarks += _long_answers(lm, task, splits["train"])
+    remarks += [
+        f"{long} begins with {short} for {lm.name}, so it can never be likelier: say one of them in other words."
+        for short, first in zip(labels.names, labels.tokens)
+        for long, whole in zip(labels.names, labels.tokens)
+        if len(whole) > len(first) and whole[: len(first)] == first
+    ]
     return ModelView(
         model=lm.name,
         prompt=lm.tokenizer.decode(rows[0][0]),

@@ -44,6 +44,14 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
 def read_raw(task: Task, file: Path) -> pd.DataFrame:
     """Read one raw file as a frame of its columns."""
     kind = "jsonl" if "generator" in task.source else task.source.get("format", "parquet")
+    try:
+        return _read(task, file, kind)
+    except ValueError as error:  # of parquet, JSON and csv alike
+        reason = str(error).strip().splitlines()[0]
+        raise TelepathyError(f"The {file.name} data of task {task.name} is no readable {kind}: {reason}.") from error
+
+
+def _read(task: Task, file: Path, kind: str) -> pd.DataFrame:
     if kind == "parquet":
         return pd.read_parquet(file)
     if kind == "jsonl":
@@ -109,18 +117,25 @@ def _labels(task: Task, raw: pd.DataFrame) -> pd.Series:
     assert task.label is not None
     rule, values = task.label, raw[task.label["column"]]
     if "threshold" in rule:
-        numbers = pd.to_numeric(values)
+        numbers = _numbers(task, values)
         labels = pd.Series(np.where(numbers > rule["threshold"], rule["above"], rule["below"]), index=values.index)
-        return labels.where(numbers != rule["threshold"])
+        return labels.where(numbers.notna() & (numbers != rule["threshold"]))
     if "map" in rule:
         return values.astype(str).map({str(key): value for key, value in rule["map"].items()})
     if "index" in rule:
-        codes = pd.to_numeric(values).astype(int)
-        _known(task, codes.between(0, len(rule["index"]) - 1), codes)
+        codes = _numbers(task, values)
+        _known(task, codes.isin(range(len(rule["index"]))), values)
         return codes.map(dict(enumerate(rule["index"])))
     labels = values.astype(str).str.strip()
     _known(task, labels.isin(task.label_names), labels)
     return labels
+
+
+def _numbers(task: Task, values: pd.Series) -> pd.Series:
+    """The label column as numbers; missing where the data has none."""
+    numbers = pd.to_numeric(values.where(values.astype(str).str.strip() != ""), errors="coerce")
+    _known(task, numbers.notna() | values.isna() | (values.astype(str).str.strip() == ""), values)
+    return numbers
 
 
 def _known(task: Task, known: pd.Series, values: pd.Series) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from telepathy.tasks.spec import Label
 
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+NUMBER = re.compile(r"(?:(?<![\d.])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)")
+"""A number; a sign right after another number is a minus between the two, or a range."""
 
 
 def parse_label(text: str, labels: Sequence[Label]) -> str | None:

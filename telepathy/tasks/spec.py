@@ -15,6 +15,8 @@ from telepathy.files import fingerprint, read_yaml
 
 FOLDER = Path(__file__).parent
 LETTERS = string.ascii_uppercase
+ENDS = ("above", "below")
+"""Labels of numbers on either side of a threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,13 @@ class Task:
         for what, values in (("name", names), ("verbaliser", texts)):
             twice = sorted({value for value in values if values.count(value) > 1})
             self._refuse(bool(twice), f"has two labels with the same {what}: {', '.join(twice)}")
+        if self.label and self.labels:
+            rule = self.label
+            given = [*rule.get("index", ()), *rule.get("map", {}).values(), *(rule[end] for end in ENDS if end in rule)]
+            unknown = sorted({str(name) for name in given} - set(names))
+            self._refuse(bool(unknown), f"gives examples labels that it does not list: {', '.join(unknown[:5])}")
+            lacking = "threshold" in rule and not all(end in rule for end in ENDS)
+            self._refuse(lacking, "has a threshold and needs the keys above and below")
         used = self._prompt_fields()
         known = set(self.fields) | ({"options"} if self.kind == "multiple_choice" else set())
         self._refuse(bool(used - known), f"uses unknown fields in its prompt: {', '.join(sorted(used - known))}")

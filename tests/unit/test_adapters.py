@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
+from telepathy.devices import Compute
 from telepathy.errors import TelepathyError
+from telepathy.methods import tuning
 from telepathy.methods.adapters import (
     AdaptedReceiver,
     SoftPrompt,
@@ -68,6 +72,19 @@ def test_the_frozen_weights_stay_as_they_were(fresh, tokenizer, task, kind):
     after = fresh.model.state_dict()
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("change", ["text", "precision"])
+def test_training_does_not_go_on_from_a_checkpoint_of_other_texts_or_precision(tokenizer, task, monkeypatch, change):
+    seen = []
+    monkeypatch.setattr(tuning, "fit", lambda *given, **more: seen.append(given[3]) or [])
+    changed = films(12).assign(text="quite another film") if change == "text" else films(12)
+    for frame, dtype in ((films(12), torch.float32), (films(12), torch.float32), (changed, torch.bfloat16)):
+        lm = build_lm("llama", tokenizer)
+        if change == "precision":
+            lm = replace(lm, compute=Compute(device=lm.compute.device, dtype=dtype))
+        tune_receiver(lm, task, frame, films(6), adapter_config("prompt_tuning"), SHORT, seed=1)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_lora_is_peft_merged_into_the_layers(fresh, task):

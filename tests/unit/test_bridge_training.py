@@ -16,7 +16,7 @@ from telepathy.config import method_settings
 from telepathy.devices import seed_step
 from telepathy.errors import TelepathyError
 from telepathy.features import FeatureStore, encode_task
-from telepathy.methods.bridge import BridgeData, alignment_steps, evaluate_bridge, train_bridge
+from telepathy.methods.bridge import BridgeData, evaluate_bridge, train_bridge
 from telepathy.scoring.labels import LabelSet, label_log_likelihoods, text_prefix
 from telepathy.training import bridge as bridge_training
 from telepathy.training import loop
@@ -34,6 +34,7 @@ from telepathy.training.bridge import (
     receiver_prefix,
     shared_beginning,
 )
+from telepathy.training.steps import alignment_steps
 from tests.unit.test_checkpoints import in_a_child
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -434,3 +434,33 @@ def test_a_mistake_in_a_studys_settings_is_refused_before_any_run_asks_for_it(co
     study["settings"] = {"bridge": {"colour": "red"}}
     with pytest.raises(TelepathyError, match="'colour' was unexpected"):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    "method, sentence",
+    [
+        ({"kind": "control", "of": "linear_probe", "control": "zeroed"}, "no method of kind bridge 'linear_probe'"),
+        ({"kind": "label_relay", "sent_by": "lora"}, "no method of kind zero_shot 'lora'"),
+    ],
+)
+def test_a_method_that_reads_anothers_run_names_one_of_the_right_kind(method, sentence):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["methods"]["mine"] = method
+    with pytest.raises(TelepathyError, match=f"at methods.mine.*{sentence}; choose one of"):
+        check_config(config)
+
+
+def test_a_wrong_setting_of_a_study_is_said_to_be_one():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["studies"]["smoke"]["settings"]["bridge"]["steps"] = -3
+    with pytest.raises(
+        TelepathyError, match=r"methods.bridge.steps \(with the settings of the study smoke for movies\), -3"
+    ):
+        check_config(config)
+
+
+def test_seed_0_is_kept_for_methods_without_chance():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["studies"]["smoke"]["seeds"] = [0]
+    with pytest.raises(TelepathyError, match=r"at studies\.smoke\.seeds\.0, 0 is less than the minimum of 1"):
+        check_config(config)

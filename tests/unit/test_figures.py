@@ -151,7 +151,7 @@ def test_a_method_with_all_answers_wrong_is_drawn(tmp_path, drawn):
 
 
 def test_a_point_of_the_pareto_figure_is_an_arms_time_and_accuracy(study, drawn):
-    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", study.names)
+    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", 8, study.names)
     lines = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
     points = {label: (line.get_xdata()[0], line.get_ydata()[0]) for label, line in lines.items()}
     expected = accuracies(study, "moods")
@@ -160,8 +160,15 @@ def test_a_point_of_the_pareto_figure_is_an_arms_time_and_accuracy(study, drawn)
     assert points["text relay 30"] == (900, pytest.approx(expected["text_relay", 0]))
 
 
+def test_the_pareto_figure_has_the_accuracy_of_the_bridge_that_was_timed(study, drawn):
+    files = study.folder / "latency.csv", study.folder / "statistics.csv"
+    figure = drawn(draw_pareto, *files, "moods", 24, study.names)
+    bridge = next(bar for bar in figure.axes[0].containers if bar.get_label() == "bridge")
+    assert bridge.lines[0].get_ydata()[0] == pytest.approx(accuracies(study, "moods")["bridge", 24])
+
+
 def test_the_front_joins_the_arms_that_no_other_beats_in_both(study, drawn):
-    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", study.names)
+    figure = drawn(draw_pareto, study.folder / "latency.csv", study.folder / "statistics.csv", "moods", 8, study.names)
     front = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("no other"))
     assert front.get_xdata().tolist() == [30, 60]  # the relay is slower and worse than the bridge
 
@@ -179,7 +186,7 @@ def test_no_measured_arm_gives_a_note(study, tmp_path, drawn):
     empty = tmp_path / "latency.csv"
     pd.read_csv(study.folder / "latency.csv").head(0).to_csv(empty, index=False)
     assert "No arm" in notes(drawn(draw_latency, empty))[0]
-    assert "No arm" in notes(drawn(draw_pareto, empty, study.folder / "statistics.csv", "moods", study.names))[0]
+    assert "No arm" in notes(drawn(draw_pareto, empty, study.folder / "statistics.csv", "moods", 8, study.names))[0]
 
 
 @pytest.fixture

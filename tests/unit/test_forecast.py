@@ -201,6 +201,23 @@ def test_words_of_the_rehearsals_labels_are_a_token_each():
         assert len(tokenizer(f" {label.verbaliser}")["input_ids"]) == len(label.verbaliser.split())
 
 
+def test_no_more_steps_align_than_training_lets():
+    jobs = planned_jobs(CONFIG, "rehearsal_tiny").query("rule == 'train_bridge'")
+    # Of two steps one aligns, whatever alignment_steps says; the other reads four examples forward and back, and dev
+    # has 12 before and after it, with two labels of one word.
+    assert jobs[list(WORK)].to_numpy().tolist() == [[64, 64, (2 * 4 + 2 * 12) * (4 + 4)]]
+
+
+def test_a_method_of_ones_own_has_its_jobs_too():
+    study = {**CONFIG["studies"]["smoke"], "runs": [{"tasks": ["movies"], "methods": ["mine"]}]}
+    config = {
+        **CONFIG,
+        "studies": {"smoke": study},
+        "methods": {**CONFIG["methods"], "mine": {"kind": "own", "method": "x"}},
+    }
+    assert "run_own_method" in set(planned_jobs(config, "smoke")["rule"])
+
+
 def test_a_benchmark_counts_a_pass_for_each_token_of_a_relay():
     passes = planned_jobs(CONFIG, "smoke").set_index("rule").loc["measure_latency", "examples"]
     # One trial at batch 1 with both relays of 4 tokens, read once, and one at batch 2 without; six passes else.

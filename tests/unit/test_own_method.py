@@ -77,6 +77,18 @@ def test_no_answer_has_no_prediction(make_task):
     assert run(make_task(), answer="nothing")["prediction"].isna().all()
 
 
+@pytest.mark.parametrize("said, number", [("7", "7"), ("1,000.0", "1000"), ("007", "7"), (7, "7"), (2.5, "2.5")])
+def test_a_number_is_written_as_the_tasks_answers_are(number_task, said, number):
+    splits = {name: frame.rename(columns={"label": "answer", "text": "question"}) for name, frame in SPLITS.items()}
+    assert run(number_task, splits, answer=said)["prediction"].tolist() == [number] * 4
+
+
+def test_an_answer_that_is_no_number_is_refused(number_task):
+    splits = {name: frame.rename(columns={"label": "answer", "text": "question"}) for name, frame in SPLITS.items()}
+    with pytest.raises(TelepathyError, match="answered 'many', which is no number"):
+        run(number_task, splits, answer="many")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -6,7 +6,7 @@ from statsmodels.stats.multitest import multipletests
 
 from telepathy.analysis.comparisons import comparisons_of, statistics_settings
 from telepathy.analysis.rows import COLUMNS
-from telepathy.analysis.statistics import compute_statistics
+from telepathy.analysis.statistics import Answers, Method, Study, _trends, compute_statistics
 from telepathy.config import check_config
 from telepathy.errors import TelepathyError
 from tests.unit.studies import answered, predictions, some_right, write_run, write_study
@@ -178,6 +178,12 @@ def test_the_trend_is_the_slope_over_doublings(table):
     means = [np.mean([right.mean() for right in RUNS["movies", "bridge", k].values()]) for k in (8, 16)]
     assert row["estimate"] == pytest.approx(100 * (means[1] - means[0]), abs=1e-4)
     assert row["significant"] and row["note"] == "points a doubling, k = 8, 16"
+
+
+def test_the_trend_of_one_seed_says_so():
+    right = {k: np.arange(N) % 3 < k // 8 for k in (8, 16)}
+    one = Study({Method("movies", "bridge", k): Answers({1: found}) for k, found in right.items()}, {"movies": 0.5})
+    assert "; one seed: " in _trends(one, 200)[0]["note"]
 
 
 def test_the_best_of_a_column_is_compared_with_all_others(table):

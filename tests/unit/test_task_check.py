@@ -91,6 +91,11 @@ def test_the_share_of_cut_prompts_is_counted_and_told(films, llama):
         ({}, {"sizes": {**SIZES, "train": 20}}, "The train split has 20 examples, fewer than the 60"),
         ({}, {"sizes": {**SIZES, "dev": 12}}, "Only 12 dev examples choose the weights"),
         ({}, {"labels": ["negative"] * 19 + ["positive"]}, "96 % of the test answers are negative"),
+        (
+            {"labels": ["card", "card lost"], "prompt": "Say: {text}\nWhich (card or card lost):"},
+            {"labels": ["card", "card lost"]},
+            "card lost begins with card for llama",
+        ),
         ({}, {"texts": "the same film"}, "1 training texts have two different labels"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
-from telepathy.tasks.data import cache_task, check_classes, with_every_class
+from telepathy.tasks.data import cache_task, check_classes, read_raw, with_every_class
 from telepathy.tasks.fetching import fetch_data
 from telepathy.tasks.spec import known_tasks, load_task
 
@@ -175,6 +175,61 @@ def test_a_label_number_beyond_the_index_is_named(make_task, cached):
     task = make_task(label={"column": "mood", "index": ["negative", "positive"]})
     with pytest.raises(TelepathyError, match="does not know: -1"):
         cached(task, all=[{"text": "x", "mood": "-1"}])
+
+
+def test_a_label_number_that_is_no_whole_number_is_named(make_task, cached):
+    task = make_task(label={"column": "mood", "index": ["negative", "positive"]})
+    with pytest.raises(TelepathyError, match=r"does not know: 0\.9"):
+        cached(task, all=[*({"text": f"film {row}", "mood": "1"} for row in range(20)), {"text": "x", "mood": "0.9"}])
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None])
+def test_an_example_without_a_number_under_a_threshold_is_left_out(make_task, cached, empty):
+    label = {"column": "stars", "threshold": 3, "above": "positive", "below": "negative"}
+    rows = [{"text": f"film {row}", "stars": row % 5 if row % 4 else empty} for row in range(40)]
+    found = pd.concat(cached(make_task(label=label, splits=sizes(100, 1, 1)), all=rows).values())
+    kept = {f"film {row}": row % 5 for row in range(40) if row % 4 and row % 5 != 3}
+    assert dict(zip(found["text"], found["label"])) == {
+        text: "positive" if stars > 3 else "negative" for text, stars in kept.items()
+    }
+
+
+def test_what_is_no_number_under_a_threshold_is_named(make_task, cached):
+    label = {"column": "stars", "threshold": 3, "above": "positive", "below": "negative"}
+    with pytest.raises(TelepathyError, match="does not know: n/a"):
+        cached(make_task(label=label), all=[{"text": "x", "stars": "n/a"}])
+
+
+@pytest.mark.parametrize(
+    "label, sentence",
+    [
+        ({"column": "mood", "index": ["negative", "positive", "ugly"]}, "labels that it does not list: ugly"),
+        ({"column": "mood", "map": {"1": "positive", "2": "glad"}}, "labels that it does not list: glad"),
+        ({"column": "stars", "threshold": 3, "above": "good", "below": "negative"}, "does not list: good"),
+        ({"column": "stars", "threshold": 3, "above": "positive"}, "needs the keys above and below"),
+    ],
+)
+def test_a_rule_that_gives_other_labels_than_the_tasks_is_refused(make_task, label, sentence):
+    with pytest.raises(TelepathyError, match=sentence):
+        make_task(label=label)
+
+
+@pytest.mark.parametrize(
+    "form, content",
+    [
+        ("csv", ""),
+        ("csv", 'text,mood\n"a,b\n'),
+        ("csv", "text,mood\na,b\nc,d,e,f\n"),
+        ("jsonl", "{"),
+        ("parquet", "no"),
+    ],
+)
+def test_a_file_that_is_not_what_the_yaml_says_is_refused_in_one_sentence(make_task, tmp_path, form, content):
+    file = tmp_path / "all"
+    file.write_text(content)
+    task = make_task(source={"files": {"all": "x"}, "format": form})
+    with pytest.raises(TelepathyError, match=f"The all data of task films is no readable {form}: [^\n]+"):
+        read_raw(task, file)
 
 
 @pytest.mark.parametrize("empty", ["", "   "])

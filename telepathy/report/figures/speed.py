@@ -29,7 +29,13 @@ def _title(arm: str) -> str:
 
 
 def draw_pareto(
-    latency: str | Path, statistics: str | Path, task: str, names: Names, pdf: str | Path, svg: str | Path
+    latency: str | Path,
+    statistics: str | Path,
+    task: str,
+    soft_tokens: int,
+    names: Names,
+    pdf: str | Path,
+    svg: str | Path,
 ) -> None:
     """Draw accuracy over latency at batch size 1, a point an arm; what no other point beats in both is joined.
 
@@ -37,12 +43,14 @@ def draw_pareto(
         latency: ``latency.csv``.
         statistics: ``statistics.csv``.
         task: what was timed; the accuracies are those on its test examples.
+        soft_tokens: of the bridge that was timed.
         names: titles of tasks.
         pdf: file to write.
         svg: file to write.
     """
     accuracy = pd.read_csv(statistics).query("statistic == 'accuracy'")
-    points = _points(_measured(latency), accuracy[accuracy["task"] == task])
+    timed = accuracy[(accuracy["task"] == task) & accuracy["soft_tokens"].isin([0, soft_tokens])]
+    points = _points(_measured(latency), timed)
     with style.drawing(pdf, svg, (0.9 * style.WIDTH, 3)) as figure:
         axes = figure.subplots()
         if points.empty:
@@ -71,9 +79,7 @@ def _points(measured: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     measured = measured[~measured["arm"].str.endswith("_fixed")]
     methods = measured["arm"].str.replace(r"^text_relay_\d+$", "text_relay", regex=True).replace(ARMS)
     columns = ["method", "soft_tokens", "estimate", "low", "high"]
-    # Where a method ran with several token counts, the smallest is the study's own.
-    least = accuracy.sort_values("soft_tokens").drop_duplicates("method")[columns]
-    found = measured.assign(method=methods).merge(least, on="method")
+    found = measured.assign(method=methods).merge(accuracy[columns], on="method")
     return found.sort_values(["median_ms", "arm"], ignore_index=True)
 
 
