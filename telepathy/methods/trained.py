@@ -33,8 +33,10 @@ def collapsed(task: Task, dev: pd.DataFrame, history: Sequence[Mapping[str, floa
     best = max(record["accuracy"] for record in history)
     if best >= majority + COLLAPSE_GAIN:
         return False
-    gain = f"not {COLLAPSE_GAIN:.2f} above the majority share {majority:.3f}"
-    print(f"COLLAPSED: the best dev accuracy {best:.3f} is {gain}.", flush=True)
+    print(
+        f"COLLAPSED: the best dev accuracy {best:.3f} is not {COLLAPSE_GAIN} above the majority share {majority:.3f}.",
+        flush=True,
+    )
     return True
 
 
