@@ -11,7 +11,7 @@ import pandas as pd
 from telepathy.errors import TelepathyError
 from telepathy.models.loading import LanguageModel
 from telepathy.scoring.labels import LabelSet, continuation_ids
-from telepathy.tasks.data import cache_task, choice_count, load_split
+from telepathy.tasks.data import cache_task, choice_count, contradictions, load_split
 from telepathy.tasks.fetching import fetch_data
 from telepathy.tasks.prompts import prompt_ids, render_prompt
 from telepathy.tasks.spec import Task
@@ -84,16 +84,20 @@ def check_data(task: Task, models: Sequence[LanguageModel], downloads: str | Pat
         raw, cached = Path(scratch) / "raw", Path(scratch) / "task"
         fetch_data(task.name, task.source, raw, Path(downloads), Path(scratch) / "pins")
         cache_task(task, raw, cached)
-        return check_task(task, {split: load_split(cached, split) for split in SPLITS}, models)
+        splits = {split: load_split(cached, split) for split in SPLITS}
+        return check_task(task, splits, models, contradictions(task, raw))
 
 
-def check_task(task: Task, splits: Mapping[str, pd.DataFrame], models: Sequence[LanguageModel]) -> TaskReport:
+def check_task(
+    task: Task, splits: Mapping[str, pd.DataFrame], models: Sequence[LanguageModel], contradicted: int = 0
+) -> TaskReport:
     """Check a task whose examples are at hand.
 
     Args:
         task: the task.
         splits: examples of ``train``, ``dev`` and ``test``.
         models: whose tokenizers are tried; weights are not needed (see `load_tokenizer_only`).
+        contradicted: texts that had two answers, of which the splits have the first.
     """
     views = [_view(lm, task, splits) for lm in models]
     return TaskReport(
@@ -106,6 +110,7 @@ def check_task(task: Task, splits: Mapping[str, pd.DataFrame], models: Sequence[
             *_text_remarks(task),
             *_size_remarks(task, splits),
             *_answer_remarks(task, splits),
+            *([f"{contradicted} texts have different answers: the first of each is kept."] if contradicted else []),
             *(line for view in views for line in view.remarks),
         ],
     )
@@ -166,10 +171,6 @@ def _answer_remarks(task: Task, splits: Mapping[str, pd.DataFrame]) -> list[str]
         remarks.append(
             f"{100 * share.iloc[0]:.0f} % of the test answers are {share.index[0]}: accuracy will say little."
         )
-    train = splits["train"]
-    answers = train.astype({name: str for name in task.fields}).groupby(list(task.fields))["label"].nunique()
-    if task.kind == "labels" and (answers > 1).any():
-        remarks.append(f"{int((answers > 1).sum())} training texts have two different labels.")
     return remarks
 
 

@@ -28,9 +28,7 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
     """
     fetched = read_json(Path(raw) / "source.json")
     check_files(raw, fetched.get("files", {}), f"delete {raw} to fetch it anew")
-    files = [Path(raw) / name for name in RAW_FILES]
-    parts = {file.name: _canonical(task, file) for file in files if file.exists()}
-    splits = _split(task, parts)
+    splits = _split(task, _parts(task, raw))
     with atomic_path(target) as partial:
         partial.mkdir()
         for split, frame in splits.items():
@@ -39,6 +37,17 @@ def cache_task(task: Task, raw: str | Path, target: str | Path) -> None:
             frame.to_parquet(partial / f"{split}.parquet", index=False)
         hashes = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
         write_json(partial / "source.json", {**fetched, "splits": hashes})
+
+
+def contradictions(task: Task, raw: str | Path) -> int:
+    """How many texts the raw files give different answers; `cache_task` keeps the first of each."""
+    whole = pd.concat(_parts(task, raw).values())
+    return int((whole.groupby(list(task.fields))[whole.columns[-1]].nunique() > 1).sum())
+
+
+def _parts(task: Task, raw: str | Path) -> dict[str, pd.DataFrame]:
+    files = [Path(raw) / name for name in RAW_FILES]
+    return {file.name: _canonical(task, file) for file in files if file.exists()}
 
 
 def read_raw(task: Task, file: Path) -> pd.DataFrame:

@@ -96,7 +96,6 @@ def test_the_share_of_cut_prompts_is_counted_and_told(films, llama):
             {"labels": ["card", "card lost"]},
             "card lost begins with card for llama",
         ),
-        ({}, {"texts": "the same film"}, "1 training texts have two different labels"),
     ],
 )
 def test_what_is_worth_a_thought_is_said_in_a_sentence(films, llama, changes, splits, sentence):
@@ -165,6 +164,15 @@ def test_the_command_shows_the_task_to_both_models(own, tmp_path, capsys):
         "Nothing is wrong",
     ):
         assert expected in said, expected
+
+
+def test_texts_with_two_answers_are_counted(own, tmp_path, capsys):
+    command = own()
+    with (tmp_path / "films.csv").open("a") as rows:  # the first agrees with the row that is there, the others do not
+        rows.write("a film of 4 minutes,negative\na film of 7 minutes,negative\na film of 9 minutes,negative\n")
+    assert main(command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 texts have different answers: the first of each is kept." in said
 
 
 def test_the_command_refuses_data_that_do_not_fit_the_yaml(own, capsys):
