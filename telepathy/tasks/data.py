@@ -142,8 +142,9 @@ def _labels(task: Task, raw: pd.DataFrame) -> pd.Series:
 
 def _numbers(task: Task, values: pd.Series) -> pd.Series:
     """The label column as numbers; missing where the data has none."""
-    numbers = pd.to_numeric(values.where(values.astype(str).str.strip() != ""), errors="coerce")
-    _known(task, numbers.notna() | values.isna() | (values.astype(str).str.strip() == ""), values)
+    absent = values.isna() | (values.astype(str).str.strip() == "")
+    numbers = pd.to_numeric(values.mask(absent, None), errors="coerce").astype(float)  # True and False are 1 and 0
+    _known(task, numbers.notna() | absent, values)
     return numbers
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from telepathy.errors import TelepathyError
 from telepathy.files import sha256_of
-from telepathy.tasks.data import cache_task, check_classes, read_raw, with_every_class
+from telepathy.tasks.data import _labels, cache_task, check_classes, read_raw, with_every_class
 from telepathy.tasks.fetching import fetch_data
 from telepathy.tasks.spec import known_tasks, load_task
 
@@ -175,6 +175,13 @@ def test_a_label_number_beyond_the_index_is_named(make_task, cached):
     task = make_task(label={"column": "mood", "index": ["negative", "positive"]})
     with pytest.raises(TelepathyError, match="does not know: -1"):
         cached(task, all=[{"text": "x", "mood": "-1"}])
+
+
+@pytest.mark.parametrize("kind", ["bool", "boolean", "object", "int8", "Int64", "float64"])
+def test_label_numbers_of_any_type_are_read(make_task, kind):
+    task = make_task(label={"column": "mood", "index": ["negative", "positive"]})
+    column = pd.Series([True, False, True]).astype(kind)
+    assert _labels(task, pd.DataFrame({"mood": column})).tolist() == ["positive", "negative", "positive"]
 
 
 def test_a_label_number_that_is_no_whole_number_is_named(make_task, cached):
